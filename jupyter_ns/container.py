@@ -1,0 +1,111 @@
+"""What a run leaves behind: the `Container`, in ``_container`` and from `jupyter_ns.run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .namespaces import NamespaceID
+from .spec import ContainerSpec
+from .usage import Usage
+
+
+class Change(NamedTuple):
+    """A path that a container added (``A``), changed (``C``) or deleted (``D``)."""
+
+    kind: str
+    path: str
+
+
+class LimitRecord(NamedTuple):
+    """Where one limit went.
+
+    Attributes
+    ----------
+    name : str
+        The field of `jupyter_ns.spec.Limits`.
+    requested : int or str
+        As the spec had it.
+    effective : str
+        What the kernel read back.
+    file : str
+        The kernel file it was written to; ``"rlimit"`` for a substitute.
+    """
+
+    name: str
+    requested: Any
+    effective: str
+    file: str
+
+
+@dataclass(slots=True)
+class Container:
+    """One container, while it runs and afterwards.
+
+    Attributes
+    ----------
+    id, name : str
+        64 hexadecimal digits; the name given or made up.
+    pid : int
+        Its PID 1 as the host counts.
+    status : str
+        ``created``, ``running``, ``paused`` or ``exited``.
+    exit_code : int or None
+        As Docker's: 125 to 127, 128 + signal, else the program's own.
+    reason : str
+        ``exited``, ``oom``, ``timeout``, ``killed`` or ``interrupted``.
+    stdout, stderr : str
+        Bounded; a truncation is said in the text.
+    value : object
+        The cell's last expression, if it could be returned safely; else None and `value_note` says why.
+    namespaces : dict of str to NamespaceID
+        Kind to inode numbers.
+    usage : Usage
+        Time series of what it used.
+    peak_memory_bytes : int or None
+        Highest memory use; `peak_memory_source` names the kernel file it came from.
+    cpu_seconds, throttled_seconds, wall_seconds : float
+        CPU time used; time runnable but stopped by the quota; start to end.
+    changes : list of Change
+        What it wrote to its copy-on-write file system.
+    limits : list of LimitRecord
+        Requested and effective, with the kernel file each was written to.
+    timings : list of float
+        Seconds each step of the plan took.
+    weakened : list of str
+        Every guarantee that this host could not give, and why.
+    """
+
+    id: str
+    spec: ContainerSpec
+    name: str = ""
+    pid: int = 0
+    status: str = "created"
+    exit_code: int | None = None
+    reason: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    value: Any = None
+    value_note: str = ""
+    namespaces: dict[str, NamespaceID] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    peak_memory_bytes: int | None = None
+    peak_memory_source: str = ""
+    cpu_seconds: float = 0.0
+    throttled_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    changes: list[Change] = field(default_factory=list)
+    limits: list[LimitRecord] = field(default_factory=list)
+    timings: list[float] = field(default_factory=list)
+    weakened: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def short_id(self) -> str:
+        """The first 12 digits of the ID; also the default host name."""
+        return self.id[:12]
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether the memory limit ended it."""
+        return self.reason == "oom"

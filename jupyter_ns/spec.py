@@ -1,0 +1,163 @@
+"""What a container is asked to be: frozen data, no behaviour, no I/O.
+
+A `ContainerSpec` comes from the option table (`jupyter_ns.options`), crosses the byte
+stream as a map (`to_dict`, `from_dict`), and is compiled to a plan (`jupyter_ns.plan`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Resource limits; None means: not asked for.
+
+    The option that sets a field, its OCI path, unit and kernel files stand in
+    `jupyter_ns.options.OPTIONS`; the cgroup back ends write them.
+    """
+
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    """Memory plus swap, as Docker counts; -1 is unlimited."""
+    memory_reservation_bytes: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    nano_cpus: int | None = None
+    """CPUs' worth of time in 1e-9 CPU, as Docker's API has it."""
+    cpu_period_us: int | None = None
+    cpu_quota_us: int | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    pids_limit: int | None = None
+    """Tasks; None or <= 0 is unlimited."""
+    blkio_weight: int | None = None
+
+    @property
+    def cpu_bandwidth_us(self) -> tuple[int, int] | None:
+        """Quota and period, microseconds, from whichever option gave them; None if unlimited."""
+        if self.nano_cpus:
+            return self.nano_cpus * 100_000 // 1_000_000_000, 100_000
+        if self.cpu_quota_us is not None and self.cpu_quota_us > 0:
+            return self.cpu_quota_us, self.cpu_period_us or 100_000
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A bind mount (``type="bind"``) or a tmpfs (``type="tmpfs"``) asked for by the user."""
+
+    type: str
+    destination: str
+    source: str = ""
+    readonly: bool = False
+    propagation: str = "rprivate"
+    options: str = ""
+    """tmpfs: the data string of mount(2), such as ``size=64m,mode=1777``."""
+    flags: tuple[str, ...] = ()
+    """tmpfs: per-mount flags, such as ``("noexec", "nosuid", "nodev")``."""
+    option: str = ""
+    """As the user wrote it, for error messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """One setrlimit(2) pair; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """Everything that decides how a container is built and what runs in it.
+
+    Attributes
+    ----------
+    argv : tuple of str
+        The program and its arguments; empty for a Python cell.
+    python : bool
+        Whether the payload is a notebook cell, run in a child of the zygote.
+    without : tuple of str
+        Namespace kinds left out (`jupyter_ns.namespaces.KINDS`).
+    stdin_open : bool
+        Whether the payload gets standard input (a shell cell's script, or ``-i``).
+    timeout_seconds : float or None
+        Wall time after which the container is killed.
+    workdir : str
+        Absolute path inside; the notebook's directory by default.
+    environment : tuple of (str, str or None)
+        In order, later wins; None removes the variable.
+    user : str
+        ``name|uid[:group|gid]``; empty for the caller's own (root inside).
+    security_options : tuple of str
+        ``--security-opt`` values, as written.
+    """
+
+    argv: tuple[str, ...] = ()
+    python: bool = False
+    name: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    workdir: str = ""
+    environment: tuple[tuple[str, str | None], ...] = ()
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    init: bool = False
+    stdin_open: bool = True
+    network: str = "none"
+    userns: str = ""
+    without: tuple[str, ...] = ()
+    """From ``--without`` and from ``--pid host``, ``--ipc host``, ``--uts host``, ``--cgroupns host``."""
+    limits: Limits = field(default_factory=Limits)
+    ulimits: tuple[Ulimit, ...] = ()
+    oom_score_adj: int = 0
+    mounts: tuple[Mount, ...] = ()
+    readonly: bool = False
+    shm_size_bytes: int = 64 * 1024 * 1024
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_options: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    time_offset_seconds: float = 0.0
+    """Added to CLOCK_MONOTONIC and CLOCK_BOOTTIME inside."""
+    timeout_seconds: float | None = None
+    stop_signal: str = "SIGTERM"
+    keep: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a map of the fields that differ from their defaults, for the wire."""
+        full = asdict(self)
+        return {k: v for k, v in full.items() if v != _DEFAULTS[k]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ContainerSpec:
+        """Build a spec from what `to_dict` gave (lists for tuples are accepted).
+
+        Raises
+        ------
+        TypeError
+            If a field is unknown.
+        """
+        d = {k: _tuples(v) for k, v in data.items()}
+        if "limits" in d:
+            d["limits"] = Limits(**data["limits"])
+        if "mounts" in d:
+            d["mounts"] = tuple(Mount(**{k: _tuples(v) for k, v in m.items()}) for m in data["mounts"])
+        if "ulimits" in d:
+            d["ulimits"] = tuple(Ulimit(**u) for u in data["ulimits"])
+        return cls(**d)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+_DEFAULTS: dict[str, Any] = asdict(ContainerSpec())
+assert {f.name for f in fields(ContainerSpec)} == set(_DEFAULTS)
