@@ -1,1 +1,106 @@
+"""The C core's face to Python: the only importer of the compiled module."""
 
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..errors import UnsupportedError
+from ..plan.steps import Plan
+
+if not sys.platform.startswith("linux"):
+    raise UnsupportedError("jupyter_ns needs Linux: namespaces and cgroups are features of its kernel")
+
+from ._core import ffi, lib  # type: ignore[import-not-found]
+
+FAILED, WAITING, RUNNING = lib.JNS_FAILED, lib.JNS_WAITING, lib.JNS_RUNNING
+REPORT = struct.Struct("<4i")
+
+
+class Report(NamedTuple):
+    """What a child said on its report pipe: ``phase`` is `FAILED`, `WAITING` or `RUNNING`."""
+
+    phase: int
+    step: int
+    errno: int
+
+
+def read_report(fd: int) -> Report | None:
+    """Read one report (blocking); None at end of file."""
+    data = os.read(fd, REPORT.size)
+    return Report(*REPORT.unpack(data)[:3]) if len(data) == REPORT.size else None
+
+
+def read_timings(fd: int, steps: int) -> list[float]:
+    """Read what follows a `RUNNING` report: seconds each step took."""
+    data = bytearray()
+    while len(data) < 8 * steps:
+        chunk = os.read(fd, 8 * steps - len(data))
+        if not chunk:
+            break
+        data += chunk
+    return [ns / 1e9 for (ns,) in struct.iter_unpack("<q", data[: len(data) // 8 * 8])]
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def spawn(
+    plan: Plan, fds: Mapping[str, int], *, image: bytes = b"", cgroup_fd: int = -1
+) -> tuple[int, int]:
+    """Clone a child into new namespaces and let it carry out `plan`.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its clone flags go to clone3(2).
+    fds : mapping of str to int
+        Descriptors by the names that the plan uses; ``report`` and ``go`` must be among them.
+    image : bytes
+        ``plan.image(fds)``, where the caller has it already.
+    cgroup_fd : int
+        Directory of a cgroup v2 to be born in (CLONE_INTO_CGROUP, Linux 5.7); -1 for none.
+
+    Returns
+    -------
+    pid, pidfd : int
+        The caller owns the pidfd.
+
+    Raises
+    ------
+    OSError
+        As clone3(2): EPERM, ENOSPC (too many namespaces), EINVAL (kind unknown), ENOSYS (before 5.3).
+    """
+    image = image or plan.image(fds)
+    pidfd = ffi.new("int *", -1)
+    pid = lib.jns_spawn(
+        plan.clone_flags, cgroup_fd, image, len(image), len(plan.steps), fds["report"], fds["go"], pidfd
+    )
+    return _check(pid), pidfd[0]
+
+
+def execute(plan: Plan, fds: Mapping[str, int]) -> int:
+    """Carry out `plan` in this process, which must be single-threaded; return 0 or -(index + 1)."""
+    image = plan.image(fds)
+    return int(lib.jns_execute(image, len(image), len(plan.steps), fds["report"], fds["go"]))
+
+
+def setns(fd: int, nstype: int) -> None:
+    """Move this thread into a namespace: setns(2)."""
+    _check(lib.jns_setns(fd, nstype))
+
+
+def unshare(flags: int) -> None:
+    """Give this thread new namespaces: unshare(2)."""
+    _check(lib.jns_unshare(flags))
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """Duplicate another process's descriptor: pidfd_getfd(2), Linux 5.6."""
+    return _check(lib.jns_pidfd_getfd(pidfd, fd))

@@ -1,0 +1,514 @@
+/* The syscall core: carries out a flat plan of steps, and decides nothing.
+ *
+ * Theory of operation. The engine (single-threaded) compiles a plan to an image and calls
+ * jns_spawn(). The image is copied and its string lists are turned into pointer arrays
+ * before clone3(2). The child then walks the steps. It may be a copy of a process in any
+ * state, so:
+ *
+ *   Should:  make raw system calls on memory that was ready before clone3.
+ *   Mustn't: call malloc, stdio, libc's fork, strerror, or anything of Python's.
+ *
+ * A step that fails ends the child: (phase, step, errno) goes up the report pipe in one
+ * write, and the parent, which still has the plan, says it in words. End of file on that
+ * pipe after JNS_RUNNING means that execve(2) succeeded, for the pipe is close-on-exec.
+ *
+ * One step is one system call. The exceptions, each because the call is useless alone:
+ * JNS_WRITE and JNS_SETNS_PATH (open), JNS_LINK_UP (a socket), JNS_BOUNDING (a call for
+ * each capability), JNS_SIGNALS (for each signal), JNS_FDS, JNS_EXEC (a call for each
+ * directory of PATH), and JNS_INIT.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/if.h>
+#include <linux/keyctl.h>
+#include <linux/mount.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core.h"
+
+_Static_assert(sizeof(jns_step) == 64, "the Python side packs 64 bytes a step");
+_Static_assert(sizeof(jns_report) == 16, "a report is one atomic pipe write");
+
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
+#ifndef SYS_clone3
+#define SYS_clone3 435
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+
+/* glibc 2.36 has a struct of this name, older ones do not; ours is the ABI. */
+struct jns_mount_attr {
+    uint64_t attr_set, attr_clr, propagation, userns_fd;
+};
+struct jns_clone_args {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+
+/* The kernel's struct sigaction, for rt_sigaction(2) without libc. */
+struct jns_sigaction {
+    void *handler;
+    unsigned long flags;
+    void *restorer;
+    uint64_t mask;
+};
+
+typedef struct {
+    unsigned char *image;
+    const jns_step *steps;
+    uint32_t count;
+    int report_fd;
+    int go_fd;
+    int64_t times[JNS_MAX_STEPS];
+} jns_run;
+
+/* Where each process keeps its run: static, so that the child needs no allocation. */
+static jns_run the_run;
+
+/* ---- before clone3: in the parent, where everything is allowed ---- */
+
+/* A string list is: uint64 count, then count + 1 uint64 slots. Slots hold offsets; turn them
+ * into pointers, in place. Returns 0, or -1 where the image does not hold together. */
+static int relocate_list(unsigned char *image, uint64_t size, uint32_t offset)
+{
+    if (!offset)
+        return 0;
+    if (offset % 8 || offset + 16 > size)
+        return -1;
+    uint64_t *list = (uint64_t *)(void *)(image + offset);
+    uint64_t n = list[0];
+    if (n > (size - offset) / 8 - 2)
+        return -1;
+    for (uint64_t i = 0; i < n; i++) {
+        if (list[i + 1] >= size)
+            return -1;
+        list[i + 1] += (uint64_t)(uintptr_t)image;
+    }
+    list[n + 1] = 0;
+    return 0;
+}
+
+/* Copy the image and check every offset, so that the child need not. The image ends in NUL,
+ * so every string in it is terminated. */
+static int prepare(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd)
+{
+    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 ||
+        ((const char *)image)[size - 1] != 0)
+        return -EINVAL;
+    the_run.image = malloc(size);
+    if (!the_run.image)
+        return -ENOMEM;
+    memcpy(the_run.image, image, size);
+    the_run.steps = (const jns_step *)(void *)the_run.image;
+    the_run.count = count;
+    the_run.report_fd = report_fd;
+    the_run.go_fd = go_fd;
+    for (uint32_t i = 0; i < count; i++) {
+        const jns_step *step = &the_run.steps[i];
+        uint64_t need = 0; /* bytes that s0 must reach over, for the ops that take an array */
+        for (int k = 0; k < 4; k++)
+            if (step->s[k] >= size)
+                goto invalid;
+        if (step->op == JNS_SETGROUPS)
+            need = (uint64_t)step->n[0] * 4;
+        else if (step->op == JNS_SECCOMP || step->op == JNS_FDS)
+            need = (uint64_t)step->n[0] * 8;
+        else if (step->op == JNS_WRITE && (step->n[0] < 0 || (uint64_t)step->n[0] > size - step->s[1]))
+            goto invalid;
+        if (step->n[0] < 0 ? need != 0 : need > size - step->s[0])
+            goto invalid;
+        if (step->op == JNS_EXEC)
+            for (int k = 0; k < 3; k++)
+                if (!step->s[k] || relocate_list(the_run.image, size, step->s[k]))
+                    goto invalid;
+    }
+    return 0;
+invalid:
+    free(the_run.image);
+    return -EINVAL;
+}
+
+/* ---- after clone3: raw system calls only ---- */
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    /* CLOCK_REALTIME: a step may enter a time namespace, which shifts the monotonic clocks. */
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void report(int phase, int step, int err)
+{
+    jns_report r = {phase, step, err, 0};
+    (void)!write(the_run.report_fd, &r, sizeof r); /* the parent may be gone: nothing to do then */
+}
+
+static int write_file(const char *path, const void *data, int64_t length)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -1;
+    int64_t written = write(fd, data, (size_t)length);
+    int err = written == length ? 0 : written < 0 ? errno : EIO;
+    if (close(fd) < 0 && !err)
+        err = errno;
+    errno = err;
+    return err ? -1 : 0;
+}
+
+static int link_up(const char *name)
+{
+    struct ifreq request = {0};
+    for (int i = 0; i < IFNAMSIZ - 1 && name[i]; i++)
+        request.ifr_name[i] = name[i];
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    int r = ioctl(fd, SIOCSIFFLAGS, &request);
+    int err = errno;
+    (void)close(fd);
+    errno = err;
+    return r;
+}
+
+static int setns_path(const char *path, int64_t type)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int r = setns(fd, (int)type);
+    int err = errno;
+    (void)close(fd);
+    errno = err;
+    return r;
+}
+
+static int wait_go(int step)
+{
+    char byte;
+    int64_t n;
+    report(JNS_WAITING, step, 0);
+    do
+        n = read(the_run.go_fd, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    if (n == 0)
+        _exit(125); /* the engine let go of us */
+    return n < 0 ? -1 : 0;
+}
+
+static int drop_bounding(uint64_t keep, int64_t last)
+{
+    for (int64_t cap = 0; cap <= last; cap++)
+        if (!(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+            return -1;
+    return 0;
+}
+
+static int set_capabilities(uint64_t permitted, uint64_t inheritable)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {
+        {(uint32_t)permitted, (uint32_t)permitted, (uint32_t)inheritable},
+        {(uint32_t)(permitted >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)}};
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+static int default_signals(void)
+{
+    struct jns_sigaction action = {0};
+    uint64_t none = 0;
+    for (int sig = 1; sig < 65; sig++) /* KILL and STOP, and libc's own 32 and 33 (raw call: allowed) */
+        if (syscall(SYS_rt_sigaction, sig, &action, NULL, 8) < 0 && sig != SIGKILL && sig != SIGSTOP)
+            return -1;
+    return (int)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
+}
+
+static void set_cloexec_from(unsigned first, int close_them)
+{
+    if (syscall(SYS_close_range, first, ~0U, close_them ? 0 : 4U /* CLOSE_RANGE_CLOEXEC */) == 0)
+        return;
+    /* close_range(2) is new in Linux 5.9, its CLOEXEC in 5.11. */
+    struct rlimit limit = {0, 0};
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    for (unsigned fd = first; fd < limit.rlim_cur && fd < 65536; fd++)
+        (void)(close_them ? close((int)fd) : fcntl((int)fd, F_SETFD, FD_CLOEXEC));
+}
+
+/* Give each fd its number, and close all others. Pairs are (fd, number), numbers ascending from 0.
+ * The report and go pipes are among the pairs, so their new numbers are noted. */
+static int arrange_fds(const int32_t *pairs, int64_t n)
+{
+    int high[16], report_fd = -1, go_fd = -1;
+    if (n > 16) {
+        errno = EINVAL;
+        return -1;
+    }
+    for (int64_t i = 0; i < n; i++) { /* out of the way first: a number may be another pair's fd */
+        high[i] = fcntl(pairs[2 * i], F_DUPFD_CLOEXEC, 64);
+        if (high[i] < 0)
+            return -1;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int number = pairs[2 * i + 1];
+        if (dup3(high[i], number, number > 2 ? O_CLOEXEC : 0) < 0)
+            return -1;
+        if (pairs[2 * i] == the_run.report_fd)
+            report_fd = number;
+        if (pairs[2 * i] == the_run.go_fd)
+            go_fd = number;
+    }
+    the_run.report_fd = report_fd;
+    the_run.go_fd = go_fd;
+    set_cloexec_from(n ? (unsigned)pairs[2 * n - 1] + 1 : 3, 1);
+    return 0;
+}
+
+/* PID 1 under --init: forwards signals, reaps, and ends as its first child does (as tini). */
+__attribute__((noreturn)) static void reap(pid_t child)
+{
+    uint64_t all = ~0ULL;
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+    set_cloexec_from(0, 1);
+    for (;;) {
+        /* Blocked, a signal is queued even for PID 1, which has no handlers: signal(7). */
+        int sig = (int)syscall(SYS_rt_sigtimedwait, &all, NULL, NULL, 8);
+        if (sig > 0 && sig != SIGCHLD)
+            (void)kill(child, sig);
+        for (;;) {
+            int status;
+            pid_t pid = (pid_t)syscall(SYS_wait4, -1, &status, WNOHANG, NULL);
+            if (pid <= 0)
+                break;
+            if (pid == child)
+                _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+        }
+    }
+}
+
+static int become_init(void)
+{
+    struct jns_clone_args args = {.exit_signal = SIGCHLD};
+    int64_t child = syscall(SYS_clone3, &args, sizeof args);
+    if (child < 0 && errno == ENOSYS)
+#if defined(__aarch64__) || defined(__x86_64__)
+        child = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+#endif
+    if (child > 0)
+        reap((pid_t)child);
+    return (int)child;
+}
+
+static void send_running(uint32_t steps)
+{
+    jns_report r = {JNS_RUNNING, (int32_t)steps, 0, 0};
+    (void)!write(the_run.report_fd, &r, sizeof r);
+    (void)!write(the_run.report_fd, the_run.times, steps * sizeof(int64_t));
+}
+
+static int exec_first(char **paths, char **argv, char **envp)
+{
+    int err = ENOENT;
+    for (; *paths; paths++) {
+        execve(*paths, argv, envp);
+        if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+            return -1;
+        if (errno == EACCES)
+            err = EACCES; /* as execvp(3): remembered, but a later directory may have it */
+    }
+    errno = err;
+    return -1;
+}
+
+static char **list_of(uint32_t offset)
+{
+    return (char **)(void *)(the_run.image + offset + 8);
+}
+
+static int perform(const jns_step *step, int index)
+{
+    const int64_t *n = step->n;
+    const char *s[4];
+    for (int k = 0; k < 4; k++)
+        s[k] = step->s[k] ? (const char *)the_run.image + step->s[k] : NULL;
+    switch (step->op) {
+    case JNS_MOUNT:
+        return mount(s[0], s[1], s[2], (unsigned long)n[0], s[3]);
+    case JNS_UMOUNT:
+        return umount2(s[0], (int)n[0]);
+    case JNS_PIVOT_ROOT:
+        return (int)syscall(SYS_pivot_root, s[0], s[1]);
+    case JNS_CHDIR:
+        return chdir(s[0]);
+    case JNS_MKDIR:
+        return mkdir(s[0], (mode_t)n[0]);
+    case JNS_RMDIR:
+        return rmdir(s[0]);
+    case JNS_MKNOD:
+        return mknod(s[0], (mode_t)n[0], (dev_t)n[1]);
+    case JNS_SYMLINK:
+        return symlink(s[0], s[1]);
+    case JNS_WRITE:
+        return write_file(s[0], s[1], n[0]);
+    case JNS_CHMOD:
+        return chmod(s[0], (mode_t)n[0]);
+    case JNS_HOSTNAME:
+        return sethostname(s[0], (size_t)n[0]);
+    case JNS_DOMAINNAME:
+        return setdomainname(s[0], (size_t)n[0]);
+    case JNS_LINK_UP:
+        return link_up(s[0]);
+    case JNS_UNSHARE:
+        return unshare((int)n[0]);
+    case JNS_SETNS:
+        return setns((int)n[0], (int)n[1]);
+    case JNS_SETNS_PATH:
+        return setns_path(s[0], n[0]);
+    case JNS_WAIT:
+        return wait_go(index);
+    case JNS_PRCTL:
+        return prctl((int)n[0], n[1], n[2], n[3], n[4]);
+    case JNS_BOUNDING:
+        return drop_bounding((uint64_t)n[0], n[1]);
+    case JNS_CAPSET:
+        return set_capabilities((uint64_t)n[0], (uint64_t)n[1]);
+    case JNS_SETGROUPS:
+        return (int)syscall(SYS_setgroups, n[0], s[0]);
+    case JNS_SETRESGID:
+        return (int)syscall(SYS_setresgid, n[0], n[0], n[0]);
+    case JNS_SETRESUID:
+        return (int)syscall(SYS_setresuid, n[0], n[0], n[0]);
+    case JNS_RLIMIT: {
+        struct rlimit limit = {(rlim_t)n[1], (rlim_t)n[2]};
+        return (int)syscall(SYS_prlimit64, 0, n[0], &limit, NULL);
+    }
+    case JNS_SECCOMP: {
+        struct sock_fprog program = {(unsigned short)n[0], (struct sock_filter *)(uintptr_t)s[0]};
+        return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+    }
+    case JNS_SETSID:
+        return (int)setsid();
+    case JNS_UMASK:
+        (void)umask((mode_t)n[0]);
+        return 0;
+    case JNS_KEYRING:
+        return (int)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+    case JNS_MOUNT_SETATTR: {
+        struct jns_mount_attr attr = {(uint64_t)n[1], (uint64_t)n[2], 0, 0};
+        return (int)syscall(SYS_mount_setattr, AT_FDCWD, s[0], n[0], &attr, sizeof attr);
+    }
+    case JNS_SIGNALS:
+        return default_signals();
+    case JNS_FDS:
+        return arrange_fds((const int32_t *)(const void *)s[0], n[0]);
+    case JNS_INIT:
+        return become_init();
+    case JNS_EXEC:
+        send_running((uint32_t)index);
+        return exec_first(list_of(step->s[0]), list_of(step->s[1]), list_of(step->s[2]));
+    default:
+        errno = ENOSYS;
+        return -1;
+    }
+}
+
+/* Returns the index of the step that failed, having reported it; count if none did. */
+static uint32_t walk(void)
+{
+    int64_t before = now_ns();
+    for (uint32_t i = 0; i < the_run.count; i++) {
+        const jns_step *step = &the_run.steps[i];
+        if (perform(step, (int)i) < 0 && (errno != step->tolerate || !step->tolerate)) {
+            report(JNS_FAILED, (int)i, errno);
+            return i;
+        }
+        int64_t after = now_ns();
+        the_run.times[i] = after - before;
+        before = after;
+    }
+    return the_run.count;
+}
+
+int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t size, uint32_t count, int report_fd,
+                  int go_fd, int *pidfd)
+{
+    int r = prepare(image, size, count, report_fd, go_fd);
+    if (r < 0)
+        return r;
+    struct jns_clone_args args = {.flags = flags | CLONE_PIDFD,
+                                  .pidfd = (uint64_t)(uintptr_t)pidfd,
+                                  .exit_signal = SIGCHLD};
+    uint64_t size_of_args = sizeof args;
+    if (cgroup_fd >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)cgroup_fd;
+    } else {
+        size_of_args = 64; /* CLONE_ARGS_SIZE_VER0: all that Linux 5.3 knows */
+    }
+    int64_t pid = syscall(SYS_clone3, &args, size_of_args);
+    if (pid == 0) {
+        (void)walk();
+        _exit(125);
+    }
+    int err = errno;
+    free(the_run.image);
+    return pid < 0 ? -err : pid;
+}
+
+int64_t jns_execute(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd)
+{
+    int r = prepare(image, size, count, report_fd, go_fd);
+    if (r < 0)
+        return r;
+    uint32_t done = walk();
+    if (done == count) {
+        send_running(count);
+        (void)close(the_run.report_fd);
+    }
+    free(the_run.image);
+    return done == count ? 0 : -(int64_t)done - 1;
+}
+
+int jns_setns(int fd, int type)
+{
+    return setns(fd, type) < 0 ? -errno : 0;
+}
+
+int jns_unshare(int flags)
+{
+    return unshare(flags) < 0 ? -errno : 0;
+}
+
+int jns_pidfd_getfd(int pidfd, int fd)
+{
+    int r = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    return r < 0 ? -errno : r;
+}

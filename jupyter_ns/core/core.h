@@ -1,0 +1,76 @@
+/* The interface of the C core: shared by core.c and the cffi build (build.py).
+ *
+ * A plan image is one block of bytes: `count` steps, then the data that they point at by
+ * offset from the block's start. Offset 0 (where the first step stands) means NULL.
+ */
+
+enum jns_op {
+    JNS_MOUNT = 1,      /* s0 source, s1 target, s2 fstype, n0 flags, s3 data     mount(2) */
+    JNS_UMOUNT = 2,     /* s0 target, n0 flags                                    umount2(2) */
+    JNS_PIVOT_ROOT = 3, /* s0 new_root, s1 put_old                                pivot_root(2) */
+    JNS_CHDIR = 4,      /* s0 path                                                chdir(2) */
+    JNS_MKDIR = 5,      /* s0 path, n0 mode                                       mkdir(2) */
+    JNS_RMDIR = 6,      /* s0 path                                                rmdir(2) */
+    JNS_MKNOD = 7,      /* s0 path, n0 mode, n1 dev                               mknod(2) */
+    JNS_SYMLINK = 8,    /* s0 target, s1 linkpath                                 symlink(2) */
+    JNS_WRITE = 9,      /* s0 path, s1 data, n0 length                            open, write, close */
+    JNS_HOSTNAME = 10,  /* s0 name, n0 length                                     sethostname(2) */
+    JNS_DOMAINNAME = 11, /* s0 name, n0 length                                    setdomainname(2) */
+    JNS_LINK_UP = 12,   /* s0 interface                                           netdevice(7) SIOCSIFFLAGS */
+    JNS_UNSHARE = 13,   /* n0 flags                                               unshare(2) */
+    JNS_SETNS = 14,     /* n0 fd, n1 type                                         setns(2) */
+    JNS_SETNS_PATH = 15, /* s0 path, n0 type                                      open, setns(2) */
+    JNS_WAIT = 16,      /* -                                                      report, then read one byte */
+    JNS_PRCTL = 17,     /* n0 option, n1 to n4                                    prctl(2) */
+    JNS_BOUNDING = 18,  /* n0 mask, n1 last                                       prctl(PR_CAPBSET_DROP) for the others */
+    JNS_CAPSET = 19,    /* n0 permitted = effective, n1 inheritable               capset(2) */
+    JNS_SETGROUPS = 20, /* s0 gid_t array, n0 count                               setgroups(2) */
+    JNS_SETRESGID = 21, /* n0 gid                                                 setresgid(2) */
+    JNS_SETRESUID = 22, /* n0 uid                                                 setresuid(2) */
+    JNS_RLIMIT = 23,    /* n0 resource, n1 soft, n2 hard                          prlimit(2) */
+    JNS_SECCOMP = 24,   /* s0 sock_filter array, n0 instructions                  seccomp(2) */
+    JNS_SETSID = 25,    /* -                                                      setsid(2) */
+    JNS_UMASK = 26,     /* n0 mask                                                umask(2) */
+    JNS_KEYRING = 27,   /* -                                                      keyctl(KEYCTL_JOIN_SESSION_KEYRING) */
+    JNS_MOUNT_SETATTR = 28, /* s0 path, n0 at_flags, n1 attr_set, n2 attr_clr     mount_setattr(2) */
+    JNS_SIGNALS = 29,   /* -                                                      every signal to its default, none blocked */
+    JNS_FDS = 30,       /* s0 int32 pairs (fd, number; ascending), n0 pairs       dup3(2); everything else closed */
+    JNS_INIT = 31,      /* -                                                      clone; the parent stays as PID 1 and reaps */
+    JNS_EXEC = 32,      /* s0 paths, s1 argv, s2 envp (string lists)              execve(2), first path that exists */
+    JNS_CHMOD = 33      /* s0 path, n0 mode                                       chmod(2) */
+};
+
+/* Phases of a report. */
+enum { JNS_FAILED = 1, JNS_WAITING = 2, JNS_RUNNING = 3 };
+
+enum { JNS_MAX_STEPS = 4096 };
+
+typedef struct {
+    int32_t op;
+    int32_t tolerate; /* an errno that counts as success; 0: none */
+    int64_t n[5];
+    uint32_t s[4];
+} jns_step;
+
+/* Sixteen bytes, written at once. JNS_RUNNING is followed by `step` int64 times (ns). */
+typedef struct {
+    int32_t phase;
+    int32_t step;
+    int32_t err;
+    int32_t value;
+} jns_report;
+
+/* clone3 with `flags`; the child carries out the plan and never returns.
+ * Returns the child's PID and puts its pidfd into *pidfd, or returns -errno.
+ * report_fd, go_fd: numbers *before* a JNS_FDS step, which moves them (see core.c). */
+int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t size, uint32_t count, int report_fd,
+                  int go_fd, int *pidfd);
+
+/* Carry out the plan in the calling process, which must be single-threaded and must be the
+ * child of a libc fork. Returns 0, or -(index + 1) after having reported the failure. */
+int64_t jns_execute(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd);
+
+/* setns(2), pidfd_open(2), pidfd_getfd(2), pidfd_send_signal(2): -errno on failure. */
+int jns_setns(int fd, int type);
+int jns_unshare(int flags);
+int jns_pidfd_getfd(int pidfd, int fd);
