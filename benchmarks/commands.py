@@ -15,13 +15,14 @@ from .workspace import CGROUP_PARENT, Workspace
 
 Spawn = Callable[[Sequence[str]], float]
 CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP "
-    "NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
-).split()
+    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP",
+    "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+)  # fmt: skip
 DENIED_CALLS = (
-    "mount umount2 pivot_root unshare setns bpf perf_event_open keyctl add_key request_key userfaultfd "
-    "init_module finit_module delete_module kexec_load reboot swapon swapoff open_by_handle_at"
-).split()
+    "mount", "umount2", "pivot_root", "unshare", "setns", "bpf", "perf_event_open", "keyctl", "add_key",
+    "request_key", "userfaultfd", "init_module", "finit_module", "delete_module", "kexec_load", "reboot",
+    "swapon", "swapoff", "open_by_handle_at",
+)  # fmt: skip
 """As in floor.c."""
 FLOOR, BWRAP, CRUN, RUNC = "C floor, as a command", "bwrap", "crun run", "runc run"
 DOCKER, DOCKER_PANDAS = "docker run", "docker run python3 -c 'import pandas'"
@@ -72,7 +73,7 @@ def oci_config(space: Workspace, name: str, *, namespaces: Sequence[str]) -> dic
             "env": ["PATH=/bin"],
             "user": {"uid": 0, "gid": 0},
             "noNewPrivileges": True,
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": nosuid},

@@ -37,7 +37,7 @@ def spawn(argv: Sequence[str]) -> float:
             (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
         ]
         start = time.perf_counter()
-        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
+        pid = os.posix_spawn(argv[0], list(argv), os.environ, file_actions=actions)
         _, status = os.waitpid(pid, 0)
         seconds = time.perf_counter() - start
         code = os.waitstatus_to_exitcode(status)

@@ -136,7 +136,18 @@ def compile_c(source: Path, target: Path) -> str:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         return "not built: no C compiler"
-    command = [compiler, "-std=gnu11", "-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", str(target), str(source)]
+    command = [
+        compiler,
+        "-std=gnu11",
+        "-O2",
+        "-static",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        str(target),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"not built: {done.stderr.strip().splitlines()[-1]}"
 

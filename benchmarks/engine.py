@@ -1,0 +1,94 @@
+"""The engine through the client library, without a notebook: request to result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .stats import BenchmarkError, Candidate
+from .workspace import Workspace
+
+ON_DEMAND = "jupyter_ns engine: run(true), limits"
+PLAIN = "jupyter_ns engine: run(true)"
+PARKED = "jupyter_ns engine: parked container"
+LIMITS: dict[str, Any] = {"memory": "128m", "cpus": 0.5, "pids_limit": 100}
+KINDS = frozenset({"pid", "mount", "network", "uts", "ipc", "cgroup", "time"})
+
+
+def run_once(program: str, *arguments: str, **options: Any) -> Any:
+    """Run one container to its end through `jupyter_ns.run`.
+
+    Parameters
+    ----------
+    program, *arguments : str
+        The command line.
+    **options
+        As `jupyter_ns.run` takes them.
+
+    Returns
+    -------
+    jupyter_ns.Container
+
+    Raises
+    ------
+    BenchmarkError
+        If the package is not there, refused, or the program failed.
+    """
+    try:
+        from jupyter_ns import run
+    except ImportError as error:
+        raise BenchmarkError(f"jupyter_ns cannot be imported: {error}") from error
+    from jupyter_ns.errors import ContainerError
+
+    try:
+        return run(program, *arguments, **options)
+    except ContainerError as error:
+        raise BenchmarkError(f"{type(error).__name__}: {error}") from error
+
+
+def _timed(program: str, options: dict[str, Any]) -> Callable[[], float]:
+    def run() -> float:
+        start = time.perf_counter()
+        run_once(program, **options)
+        return time.perf_counter() - start
+
+    return run
+
+
+def check_isolated(container: Any) -> None:
+    """Refuse to time something that is not the container it is said to be.
+
+    Raises
+    ------
+    BenchmarkError
+        If it failed, or shares one of the seven kinds of namespace with this process.
+    """
+    if container.exit_code != 0:
+        raise BenchmarkError(f"exit code {container.exit_code}: {container.stderr.strip()}")
+    isolated = {kind for kind, ids in container.namespaces.items() if ids.host != ids.container}
+    if not isolated >= KINDS:
+        raise BenchmarkError(f"shares namespaces with the caller: {', '.join(sorted(KINDS - isolated))}")
+
+
+def candidates(space: Workspace) -> list[Candidate]:
+    """Return the engine's rows; they start the engine on their first run.
+
+    Parameters
+    ----------
+    space : Workspace
+        For its payload, the same as the peers'.
+    """
+    program = str(space.true)
+    rows = []
+    for name, options in ((ON_DEMAND, LIMITS), (PLAIN, {})):
+        try:
+            check_isolated(run_once(program, **options))
+        except BenchmarkError as error:
+            rows.append(Candidate(name=name, missing=f"failed: {error}"))
+        else:
+            rows.append(
+                Candidate(name=name, run=_timed(program, options), note="request to result in Python")
+            )
+    rows.append(Candidate(name=PARKED, missing="not there: the library keeps no parked containers"))
+    return rows

@@ -1,0 +1,107 @@
+"""As a program: keep N idle containers, time starts before and beside them, print JSON.
+
+Usage: ``python -m benchmarks.live CONTAINERS ROUNDS GAP_SECONDS``. A process of its own, so that
+its end takes the engine and all containers down whatever happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from statistics import median
+
+from .engine import LIMITS, run_once
+from .processes import children, pss_kib
+from .stats import BenchmarkError
+
+IDLE_S = 3600
+START_TIMEOUT_S = 120.0
+
+
+def _timed_starts(rounds: int, gap_s: float) -> list[float]:
+    seconds = []
+    for _ in range(rounds):
+        time.sleep(gap_s)
+        start = time.perf_counter()
+        run_once("true", **LIMITS)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _sleeper(failures: list[str]) -> None:
+    try:
+        run_once("sleep", str(IDLE_S), **LIMITS)
+    except BenchmarkError as error:
+        failures.append(str(error))
+
+
+def _idle_containers(engine: int) -> int:
+    """Count the engine's children that run ``sleep``."""
+    count = 0
+    for pid in children(engine):
+        try:
+            with open(f"/proc/{pid}/comm") as f:
+                count += f.read() == "sleep\n"
+        except FileNotFoundError:
+            continue
+    return count
+
+
+def _fill(engine: int, containers: int) -> None:
+    failures: list[str] = []
+    for number in range(containers):
+        threading.Thread(target=_sleeper, args=(failures,), daemon=True).start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while _idle_containers(engine) <= number:
+            if failures:
+                raise BenchmarkError(f"container {number + 1}: {failures[0]}")
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"container {number + 1} did not start within {START_TIMEOUT_S:g} s")
+            time.sleep(0.005)
+
+
+def measure(containers: int, rounds: int, gap_s: float) -> dict[str, object]:
+    """Time starts beside no and beside `containers` idle ones; read the engine's memory.
+
+    Raises
+    ------
+    BenchmarkError
+        If the engine, or a container, does not start.
+    """
+    run_once("true", **LIMITS)
+    engines = children(os.getpid())
+    if len(engines) != 1:
+        raise BenchmarkError(f"{len(engines)} child processes instead of one engine")
+    engine = engines[0]
+    first = _timed_starts(rounds, gap_s)
+    before_kib = pss_kib(engine)
+    _fill(engine, containers)
+    last = _timed_starts(rounds, gap_s)
+    grown_kib = pss_kib(engine) - before_kib
+    return {
+        "first_s": first,
+        "last_s": last,
+        "ratio": median(last) / median(first),
+        "kib_per_container": grown_kib / containers,
+    }
+
+
+def main() -> int:
+    """Run `measure` with the command line's figures; return the exit code."""
+    containers, rounds, gap_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    try:
+        answer = measure(containers, rounds, gap_s)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(answer), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    # The sleepers' threads never return; the engine ends with this process.
+    os._exit(code)
