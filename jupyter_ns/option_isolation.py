@@ -1,0 +1,243 @@
+"""Options that choose namespaces and privileges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import units
+from .namespaces import KINDS
+from .option_types import Option, Parser, boolean, choice, plain
+from .security import capabilities, sysctls
+
+_KINDS = tuple((kind.name, kind.isolates) for kind in KINDS)
+_NETWORKS = (("none", "loopback only"), ("host", "the host's network namespace"))
+_USERNS = (("private", "a user namespace of its own"), ("host", "the user namespace that it is started from"))
+_CAPABILITIES = (("ALL", "every capability"), *((name, "capabilities(7)") for name in capabilities.NAMES))
+_SECURITY = (
+    ("seccomp=default", "Docker's default system call filter"),
+    ("seccomp=unconfined", "no system call filter"),
+    ("no-new-privileges", "execve cannot gain privileges"),
+    ("systempaths=unconfined", "no masked or read-only paths in /proc and /sys"),
+)
+
+
+def _without(text: str) -> tuple[str, ...]:
+    kinds = text.split(",")
+    names = [name for name, _ in _KINDS]
+    for kind in kinds:
+        if kind not in names:
+            raise ValueError(f"expected namespace kinds among {', '.join(names)}")
+    return tuple(kinds)
+
+
+def _host_namespace(kind: str, own: tuple[str, ...] = ("",)) -> Parser:
+    """Make the parser of ``--pid`` and its like: ``host`` leaves the kind out, ``own`` values do not."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        if text == "host":
+            return (kind,)
+        if text in own:
+            return ()
+        if text.startswith("container:"):
+            raise ValueError("joining another container's namespace is not supported; expected host")
+        raise ValueError(f"expected {' or '.join(filter(None, ('host', *own)))}")
+
+    return plain(parse)
+
+
+def _network(text: str) -> str:
+    name = text.removeprefix("name=")
+    if name not in dict(_NETWORKS):
+        raise ValueError("only none and host are supported: networks between containers are not built")
+    return name
+
+
+def _sysctl(text: str) -> tuple[tuple[str, str], ...]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError("expected NAME=VALUE, such as net.ipv4.ip_forward=1")
+    sysctls.validate(name, network_host=False, ipc_host=False)
+    return ((name, value),)
+
+
+def _capability(check: Callable[[str], object]) -> Parser:
+    def parse(text: str) -> tuple[str, ...]:
+        check(text)
+        name = text.strip().upper()
+        return (name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}",)
+
+    return plain(parse)
+
+
+def _check_added(name: str) -> None:
+    capabilities.resolve([name], [], privileged=False, last_cap=len(capabilities.NAMES) - 1)
+
+
+def _check_dropped(name: str) -> None:
+    capabilities.resolve([], [name], privileged=False, last_cap=len(capabilities.NAMES) - 1)
+
+
+def _security_option(text: str) -> tuple[str, ...]:
+    """Check a security option and bring it to the form ``key=value``; Docker also takes ``key:value``."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        key, separator, value = text.partition(":")
+    if key == "no-new-privileges":
+        on = units.parse_boolean(value) if separator else True
+        return (f"no-new-privileges={'true' if on else 'false'}",)
+    if f"{key}={value}" in dict(_SECURITY):
+        return (f"{key}={value}",)
+    if key == "seccomp":
+        raise ValueError(
+            "expected seccomp=default or seccomp=unconfined; profiles from files are not supported"
+        )
+    if key in ("apparmor", "label"):
+        raise ValueError(f"{key} is not supported: no AppArmor profile or SELinux label is set")
+    accepted = ", ".join(name for name, _ in _SECURITY)
+    raise ValueError(f"expected one of {accepted}")
+
+
+ISOLATION: tuple[Option, ...] = (
+    Option(
+        flags=("--without",),
+        help="Leave namespaces out, to see what they did: pid,network",
+        group="Namespaces",
+        sets="spec.without",
+        parse=plain(_without),
+        metavar="KIND",
+        oci="linux.namespaces",
+        documentation="namespaces(7)",
+        choices=_KINDS,
+        repeatable=True,
+        comma_list=True,
+    ),
+    Option(
+        flags=("--network", "--net"),
+        help="none: loopback only; host: the host's network",
+        group="Namespaces",
+        sets="spec.network",
+        parse=plain(_network),
+        metavar="NETWORK",
+        default="none",
+        oci="linux.namespaces",
+        documentation="network_namespaces(7)",
+        choices=_NETWORKS,
+    ),
+    Option(
+        flags=("--userns",),
+        help="private: a user namespace of its own; host: none",
+        group="Namespaces",
+        sets="spec.userns",
+        parse=choice((*_USERNS, ("", ""))),
+        metavar="MODE",
+        oci="linux.namespaces",
+        documentation="user_namespaces(7)",
+        choices=_USERNS,
+    ),
+    Option(
+        flags=("--pid",),
+        help="host: see the host's processes",
+        group="Namespaces",
+        sets="spec.without",
+        parse=_host_namespace("pid"),
+        metavar="MODE",
+        oci="linux.namespaces",
+        documentation="pid_namespaces(7)",
+        choices=(("host", "the host's PID namespace"),),
+        repeatable=True,
+    ),
+    Option(
+        flags=("--ipc",),
+        help="private, or host: share System V IPC and message queues with the host",
+        group="Namespaces",
+        sets="spec.without",
+        parse=_host_namespace("ipc", ("", "private")),
+        metavar="MODE",
+        default="private",
+        oci="linux.namespaces",
+        documentation="ipc_namespaces(7)",
+        choices=(("private", "an IPC namespace of its own"), ("host", "the host's IPC namespace")),
+        repeatable=True,
+    ),
+    Option(
+        flags=("--uts",),
+        help="host: share the host name",
+        group="Namespaces",
+        sets="spec.without",
+        parse=_host_namespace("uts"),
+        metavar="MODE",
+        oci="linux.namespaces",
+        documentation="uts_namespaces(7)",
+        choices=(("host", "the host's UTS namespace"),),
+        repeatable=True,
+    ),
+    Option(
+        flags=("--cgroupns",),
+        help="private, or host: see the host's cgroup tree",
+        group="Namespaces",
+        sets="spec.without",
+        parse=_host_namespace("cgroup", ("", "private")),
+        metavar="MODE",
+        default="private",
+        oci="linux.namespaces",
+        documentation="cgroup_namespaces(7)",
+        choices=(("private", "a cgroup namespace of its own"), ("host", "the host's cgroup namespace")),
+        repeatable=True,
+    ),
+    Option(
+        flags=("--sysctl",),
+        help="Set a kernel parameter of its namespaces: net.ipv4.ip_forward=1",
+        group="Namespaces",
+        sets="spec.sysctls",
+        parse=plain(_sysctl),
+        metavar="NAME=VALUE",
+        oci="linux.sysctl",
+        documentation="admin-guide/sysctl/index.rst",
+        repeatable=True,
+    ),
+    Option(
+        flags=("--cap-add",),
+        help="Add a capability, or ALL",
+        group="Security",
+        sets="spec.cap_add",
+        parse=_capability(_check_added),
+        metavar="CAP",
+        oci="process.capabilities",
+        documentation="capabilities(7)",
+        choices=_CAPABILITIES,
+        repeatable=True,
+    ),
+    Option(
+        flags=("--cap-drop",),
+        help="Drop a capability, or ALL",
+        group="Security",
+        sets="spec.cap_drop",
+        parse=_capability(_check_dropped),
+        metavar="CAP",
+        oci="process.capabilities",
+        documentation="capabilities(7)",
+        choices=_CAPABILITIES,
+        repeatable=True,
+    ),
+    Option(
+        flags=("--privileged",),
+        help="All capabilities, no system call filter, no masked paths",
+        group="Security",
+        sets="spec.privileged",
+        parse=boolean,
+        oci="process.capabilities",
+        documentation="capabilities(7)",
+    ),
+    Option(
+        flags=("--security-opt",),
+        help="seccomp=default|unconfined, no-new-privileges[=false], systempaths=unconfined",
+        group="Security",
+        sets="spec.security_options",
+        parse=plain(_security_option),
+        metavar="OPTION",
+        oci="linux.seccomp",
+        documentation="seccomp(2)",
+        choices=_SECURITY,
+        repeatable=True,
+    ),
+)

@@ -1,0 +1,94 @@
+"""Options that are known and refused, each with its reason: an option of Docker's is never ignored."""
+
+from __future__ import annotations
+
+from .option_types import Option
+
+_NETWORK = "it needs a network between containers, which this version does not build; use --network host"
+_DEVICE_IO = "block I/O limits are not set in this version"
+_DEVICE = "devices other than /dev/{null,zero,full,random,urandom,tty} are not given to containers"
+_DETACH = (
+    "a container lives as long as its cell; containers in the background are not supported in this version"
+)
+_HEALTH = "health checks belong to containers in the background, which are not supported in this version"
+_IMAGE = "images are not supported in this version; the root file system is the host's, copy-on-write"
+_LOG = "the output goes to the notebook; log drivers are not supported"
+_WINDOWS = "it is for Windows containers only"
+_EMULATE = "network emulation needs a network, which this version does not build"
+_RECORD = "experiment records are not supported in this version"
+
+_VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
+    _NETWORK: (
+        ("-p", "--publish"),
+        ("--expose",),
+        ("--network-alias", "--net-alias"),
+        ("--ip",),
+        ("--ip6",),
+        ("--link",),
+        ("--link-local-ip",),
+        ("--mac-address",),
+        ("--dns",),
+        ("--dns-search",),
+        ("--dns-option", "--dns-opt"),
+        ("--add-host",),
+    ),
+    _DEVICE_IO: (
+        ("--blkio-weight",),
+        ("--blkio-weight-device",),
+        ("--device-read-bps",),
+        ("--device-write-bps",),
+        ("--device-read-iops",),
+        ("--device-write-iops",),
+    ),
+    _DEVICE: (("--device",), ("--device-cgroup-rule",), ("--gpus",)),
+    _DETACH: (("--restart",), ("--stop-timeout",), ("--detach-keys",), ("-a", "--attach"), ("--cidfile",)),
+    _HEALTH: (
+        ("--health-cmd",),
+        ("--health-interval",),
+        ("--health-retries",),
+        ("--health-start-interval",),
+        ("--health-start-period",),
+        ("--health-timeout",),
+    ),
+    _IMAGE: (("--image",), ("--platform",), ("--pull",), ("--storage-opt",)),
+    _LOG: (("--log-driver",), ("--log-opt",)),
+    _WINDOWS: (
+        ("--cpu-count",),
+        ("--cpu-percent",),
+        ("--io-maxbandwidth",),
+        ("--io-maxiops",),
+        ("--isolation",),
+    ),
+    _EMULATE: (("--net-rate",), ("--net-delay",), ("--net-loss",)),
+    _RECORD: (("--record",), ("--seed",)),
+    "its cgroup is made beside the kernel's own, so that it goes when the kernel goes": (
+        ("--cgroup-parent",),
+    ),
+    "real-time scheduling of cgroups is not set in this version": (
+        ("--cpu-rt-period",),
+        ("--cpu-rt-runtime",),
+    ),
+    "kernel memory has no limit of its own since Linux 5.16; use --memory": (("--kernel-memory",),),
+    "named volumes are not supported in this version; use -v with a directory": (
+        ("--volumes-from",),
+        ("--volume-driver",),
+    ),
+    "annotations are for an OCI runtime, and none is used; use --label": (("--annotation",),),
+    "containers are built in place, without an OCI runtime": (("--runtime",),),
+    "labels from files are not read; use --label": (("--label-file",),),
+}
+_BOOLEANS: dict[str, tuple[tuple[str, ...], ...]] = {
+    _NETWORK: (("-P", "--publish-all"),),
+    _DETACH: (("-d", "--detach"), ("--sig-proxy",)),
+    _HEALTH: (("--no-healthcheck",),),
+    _IMAGE: (("--disable-content-trust",),),
+    "a cell's output is no terminal": (("-t", "--tty"),),
+    "there is no Docker daemon whose socket it could be": (("--use-api-socket",),),
+}
+
+REFUSED: tuple[Option, ...] = tuple(
+    Option(flags=flags, help=f"Refused: {reason}", group="Refused", metavar=metavar, refuse=reason)
+    for metavar, table in (("VALUE", _VALUES), ("", _BOOLEANS))
+    for reason, rows in table.items()
+    for flags in rows
+)
