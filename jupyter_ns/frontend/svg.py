@@ -37,6 +37,8 @@ class Panel(NamedTuple):
         Says which of the two, with the unit.
     limited : bool
         Whether the line is a limit.
+    peak_label : str
+        The highest value sampled, with the unit.
     top : float
         Upper end of the axis; the lower one is 0.
     """
@@ -47,6 +49,7 @@ class Panel(NamedTuple):
     line: float
     line_label: str
     limited: bool
+    peak_label: str
     top: float
 
 
@@ -71,14 +74,12 @@ def _panel(
 ) -> Panel:
     known = [v for v in values if v is not None]
     peak = max(known, default=0.0)
-    figures = word(known[-1]) if known else "unknown"
+    latest, highest = (word(known[-1]), word(peak)) if known else ("unknown", "unknown")
     if limit is None:
-        return Panel(title, values, figures, peak, f"peak {word(peak)}", False, 1.25 * max(peak, least))
-    label = f"limit {word(limit)}"
+        return Panel(title, values, latest, peak, f"peak {highest}", False, highest, 1.25 * max(peak, least))
     # A quarter above the limit, so that a curve that runs along it is still told from the edge.
-    return Panel(
-        title, values, f"{figures} of {word(limit)}", limit, label, True, max(1.25 * limit, 1.05 * peak)
-    )
+    top, label = max(1.25 * limit, 1.05 * peak), f"limit {word(limit)}"
+    return Panel(title, values, f"{latest} of {word(limit)}", limit, label, True, highest, top)
 
 
 def describe(usage: Usage, arranged: Sequence[Panel]) -> str:
@@ -173,7 +174,7 @@ def _throttling(usage: Usage, end: float) -> list[str]:
     total = usage.last("throttled_s")
     note = f"throttled {format_duration(total)}" if total else "throttled"
     return [
-        f'<path d="{path}" fill="{AMBER}" opacity=".25"/>'
+        f'<path d="{path}" fill="{AMBER}" opacity=".3"/>'
         f'<text x="{_PANEL}" y="28" font-size="11" text-anchor="end">'
         f'<tspan fill="{AMBER}">■</tspan> {note}</text>'
     ]

@@ -16,6 +16,8 @@ _CELL = "text-align:left;padding:1px 14px 1px 0;white-space:nowrap"
 CELL = f'style="{_CELL}"'
 """Attribute of a cell; without it, JupyterLab aligns to the right and spaces widely."""
 NUMBER = f'style="{_CELL};font-variant-numeric:tabular-nums"'
+RIGHT = f'style="{_CELL};font-variant-numeric:tabular-nums;text-align:right"'
+PATH = f'style="{_CELL};white-space:normal;word-break:break-all"'
 HEAD = f'style="{_CELL};font-weight:600"'
 NOTE = f'style="{_CELL};{MUTED}"'
 
@@ -60,7 +62,7 @@ def namespace_table(rows: Sequence[NamespaceRow], *, explain: bool = False) -> t
         html_cells = [cells[0], *(marked(m, o) for m, o in zip(marks, others, strict=True))]
         note = [kind.isolates] if explain else []
         html_rows.append(
-            f"<tr><td {CELL}>{kind.name}</td>"
+            f'<tr><td {CELL} title="{escape(kind.isolates)}">{kind.name}</td>'
             + "".join(f"<td {NUMBER}>{cell}</td>" for cell in html_cells)
             + "".join(f"<td {NOTE}>{escape(text)}</td>" for text in note)
             + "</tr>"
@@ -109,7 +111,7 @@ def change_list(changes: Sequence[Change], *, most: int = 20) -> tuple[str, str]
     more = f"… and {len(changes) - most} more" if len(changes) > most else ""
     html_rows = "".join(
         f'<tr><td {CELL} title="{_CHANGE_WORDS.get(kind, "")}"><b>{escape(kind)}</b></td>'
-        f"<td {CELL}><code>{escape(path)}</code></td></tr>"
+        f"<td {PATH}><code>{escape(path)}</code></td></tr>"
         for kind, path in shown
     )
     if more:
