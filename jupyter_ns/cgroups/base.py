@@ -1,0 +1,254 @@
+"""The `Cgroup` that a container lives in: what both versions share.
+
+Should: create, limit, watch, kill and remove cgroups below ``jupyter_ns``.
+Mustn't: touch a cgroup or a process outside of it (the engine's own process excepted), remove a
+file, leave a directory behind, or leave a limit out without saying so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from ..container import LimitRecord
+from ..errors import UnsupportedError, UsageError
+from ..spec import Limits
+from . import files
+from .facts import (
+    ACCEPTED,
+    OPTIONS,
+    CgroupFacts,
+    Need,
+    Place,
+    Setting,
+    changed,
+    id_set,
+    merge,
+    missing,
+    swap_total_bytes,
+)
+
+
+class Cgroup(ABC):
+    """One container's cgroup, in as many hierarchies as it needs.
+
+    Made by `jupyter_ns.cgroups.Manager`. Not thread-safe: the engine has one thread.
+
+    Attributes
+    ----------
+    name : str
+        The directory's name.
+    limits : Limits
+        Everything asked for so far.
+    records : list of LimitRecord
+        Requested, and effective as the kernel read it back.
+    notes : list of str
+        Limits that Docker's defaults imply and this host cannot give.
+    """
+
+    NEEDS: ClassVar[dict[str, Need]]
+    __slots__ = ("_facts", "_fds", "_open", "_places", "limits", "name", "notes", "records")
+
+    def __init__(
+        self, facts: CgroupFacts, name: str, places: list[Place], open_place: Callable[[str], Place]
+    ) -> None:
+        self._facts, self.name, self._places, self._open = facts, name, places, open_place
+        self._fds: dict[str, int] = {}
+        self.limits = Limits()
+        self.records: list[LimitRecord] = []
+        self.notes: list[str] = []
+
+    @property
+    def version(self) -> int:
+        """1 or 2."""
+        return self._facts.version
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Controller to path, as ``/proc/PID/cgroup`` shows it to this process."""
+        return {c: place.path for place in self._places for c in place.controllers}
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Its directories, one a hierarchy."""
+        return tuple(place.directory for place in self._places)
+
+    def file(self, controller: str, name: str) -> str | None:
+        """Return the path of a kernel file, or None where it does not exist."""
+        if name not in self._facts.files:
+            return None
+        for place in self._places:
+            if controller in place.controllers:
+                return f"{place.directory}/{name}"
+        return None
+
+    def set(self, limits: Limits) -> None:
+        """Apply limits, also to a running container; a field that is None stays as it is.
+
+        Raises
+        ------
+        UnsupportedError
+            If this host lacks a controller or a file; nothing was written.
+        UsageError
+            If the kernel refuses a value. What was written before it stays, and is in `records`.
+        OSError
+            If the cgroup is gone, or not writable.
+        """
+        wanted = merge(self.limits, limits)
+        reasons = missing(limits, self._facts, self.NEEDS)
+        if reasons:
+            raise UnsupportedError(
+                "; ".join(f"{OPTIONS[n]} {getattr(limits, n)}: {r}" for n, r in reasons.items())
+            )
+        swap_total_bytes(wanted)
+        fields = changed(wanted, self.limits)
+        settings = self._settings(wanted, fields)
+        self._check(wanted, fields)
+        for setting in settings:
+            if setting.controller not in self.paths:
+                self._join(setting.controller)
+            self._apply(setting)
+        self.limits = wanted
+
+    def _apply(self, setting: Setting) -> None:
+        path = self.file(setting.controller, setting.file) or setting.file
+        try:
+            effective = files.write_back(path, setting.value).partition("\n")[0]
+            if setting.effective_file:
+                effective = files.read(f"{os.path.dirname(path)}/{setting.effective_file}").strip()
+        except OSError as e:
+            refused = (errno.EINVAL, errno.ERANGE, errno.EBUSY, errno.ENOSPC, errno.EACCES)
+            # cpuset answers EACCES to what the parent lacks; elsewhere it is about permission.
+            if e.errno not in refused or (e.errno == errno.EACCES and setting.controller != "cpuset"):
+                raise
+            self._refuse(setting, errno.errorcode[e.errno])
+        if setting.effective_file and setting.requested and id_set(effective) != id_set(setting.requested):
+            self._refuse(setting, f"only {effective} took effect")
+        record = LimitRecord(setting.field, setting.requested, effective, setting.file)
+        self.records = [r for r in self.records if (r.name, r.file) != (record.name, record.file)] + [record]
+
+    def _refuse(self, setting: Setting, why: str) -> None:
+        accepted = ACCEPTED.get(setting.field, "another value")
+        raise UsageError(
+            f"{OPTIONS[setting.field]} {setting.requested}: the kernel refused {setting.value!r} "
+            f"in {setting.file} ({why}); accepted: {accepted}"
+        )
+
+    def _join(self, controller: str) -> None:
+        """Make the cgroup in one more hierarchy and bring its processes along."""
+        members = self.pids()
+        place = self._open(controller)
+        self._places.append(place)
+        for pid in members:
+            try:
+                files.write(f"{place.directory}/cgroup.procs", str(pid))
+            except ProcessLookupError:
+                continue  # it ended meanwhile
+
+    @abstractmethod
+    def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
+        """Return the writes that lead from `limits` to `wanted`, in an order the kernel accepts."""
+
+    def _check(self, wanted: Limits, fields: frozenset[str]) -> None:  # noqa: B027
+        """Raise `UsageError` for a change that the kernel would answer with an OOM kill."""
+
+    @abstractmethod
+    def add(self, pid: int) -> None:
+        """Put a single-threaded process in.
+
+        Raises
+        ------
+        OSError
+            ESRCH: no such process.
+        """
+
+    @abstractmethod
+    def into_fd(self) -> int | None:
+        """Return a directory descriptor for ``CLONE_INTO_CGROUP``; None on version 1. We close it."""
+
+    @abstractmethod
+    def oom_fd(self) -> int | None:
+        """Return a descriptor that is readable (POLLIN) after an OOM; None without ``memory``.
+
+        It also wakes for related events, so look at `oom_kills`; `oom_ack` rearms it. We close it.
+        """
+
+    @abstractmethod
+    def oom_ack(self) -> None:
+        """Take the event from `oom_fd`."""
+
+    @abstractmethod
+    def oom_kills(self) -> int:
+        """Return how many processes the OOM killer has ended; 0 without ``memory``."""
+
+    @abstractmethod
+    def peak(self) -> tuple[int | None, str]:
+        """Return the highest memory use, bytes, and the kernel file that says so; None if none does."""
+
+    @abstractmethod
+    def freeze(self, timeout_s: float = 5.0) -> None:
+        """Stop every process, also in cgroups below.
+
+        Raises
+        ------
+        UnsupportedError
+            If there is no freezer here.
+        TimeoutError
+            If one does not stop, as in an uninterruptible sleep; all run again.
+        """
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+
+    @abstractmethod
+    def kill(self, timeout_s: float = 10.0) -> None:
+        """SIGKILL every process, also in cgroups below, and wait until all are gone.
+
+        Raises
+        ------
+        TimeoutError
+            If one outlives that, as in an uninterruptible sleep.
+        """
+
+    def pids(self) -> list[int]:
+        """Return the processes inside, also in cgroups below; 0 is one that our /proc does not show."""
+        found: set[int] = set()
+        for place in self._places:
+            for directory in files.walk(place.directory):
+                try:
+                    found.update(map(int, files.read(f"{directory}/cgroup.procs").split()))
+                except (FileNotFoundError, OSError) as e:
+                    if e.errno not in (errno.ENOENT, errno.ENODEV):
+                        raise  # those two: removed between listing and reading
+        return sorted(found)
+
+    def populated(self) -> bool:
+        """Return whether any process is inside."""
+        return bool(self.pids())
+
+    def remove(self, timeout_s: float = 2.0) -> None:
+        """Remove its directories, with those that the payload made below; no file is ever removed.
+
+        Raises
+        ------
+        OSError
+            EBUSY: processes are still inside after `timeout_s` seconds.
+        """
+        self.close()
+        for place in reversed(self._places):
+            for _ in files.pauses(timeout_s):
+                busy = files.remove_tree(place.directory)
+                if not busy:
+                    break
+            else:
+                raise OSError(errno.EBUSY, f"cgroup in use by processes {self.pids()}", busy)
+        self._places.clear()
+
+    def close(self) -> None:
+        """Close the descriptors; the cgroup stays."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])

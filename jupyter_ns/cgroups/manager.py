@@ -1,0 +1,246 @@
+"""The engine's cgroups: making them, and collecting what dead engines left."""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+from functools import partial
+
+from ..errors import UnsupportedError, UsageError
+from ..spec import Limits
+from . import files, processes, tree, v1, v2
+from .base import Cgroup
+from .facts import CgroupFacts, Place, missing
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_KEY = re.compile(r"(\d+)-(\d+)(-probe)?")
+
+
+class Manager:
+    """Makes the cgroups of one engine, below ``jupyter_ns/KEY`` of each base.
+
+    Parameters
+    ----------
+    facts : CgroupFacts
+        From `jupyter_ns.cgroups.probe`.
+    engine_key : str
+        From `jupyter_ns.cgroups.engine_key`: ``PID-STARTTIME``.
+
+    Raises
+    ------
+    UnsupportedError
+        If no controller can be used here.
+    OSError
+        If a directory cannot be made; none stays.
+    """
+
+    def __init__(self, facts: CgroupFacts, engine_key: str) -> None:
+        match = _KEY.fullmatch(engine_key)
+        if not match:
+            raise ValueError(f"engine_key {engine_key!r}: accepted: PID-STARTTIME")
+        if facts.version == 0:
+            raise UnsupportedError(f"cgroup limits: {'; '.join(dict.fromkeys(facts.unavailable.values()))}")
+        self.facts, self.key = facts, engine_key
+        self._pid = int(match[1])
+        self._parents: dict[str, Place] = {}
+        self._count = 0
+        self._moved: list[str] | None = None
+        try:
+            self._start()
+        except OSError:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        if self.facts.version == 1:
+            for controller in v1.DEFAULT:
+                if self.facts.base(controller):
+                    self._parent(controller)
+            return
+        base = self.facts.bases[0]
+        if self.facts.moves_engine:
+            passed = files.read(f"{base.directory}/cgroup.subtree_control").split()
+            self._moved = [c for c in base.controllers if c not in passed]
+            if not tree.move_engine(base.directory, self._pid):
+                self._moved = None
+        tree.enable(base.directory, base.controllers)
+        self._parent(base.controllers[0])
+
+    def _parent(self, controller: str) -> Place:
+        """Return the engine's directory in the hierarchy of `controller`, made on first use."""
+        if controller not in self._parents:
+            base = self.facts.base(controller)
+            if base is None:
+                reason = self.facts.unavailable.get(controller, "unknown to this kernel")
+                raise UnsupportedError(f"cgroup controller {controller}: {reason}")
+            place = tree.open_engine(self.facts, base, self.key)
+            self._parents.update(dict.fromkeys(base.controllers, place))
+        return self._parents[controller]
+
+    def _place(self, controller: str, name: str) -> Place:
+        """Make the container's directory in the hierarchy of `controller`."""
+        parent = self._parent(controller)
+        try:
+            place = tree.make_place(parent, name)
+        except FileNotFoundError:
+            for known in parent.controllers:  # removed from outside: made again
+                del self._parents[known]
+            place = tree.make_place(self._parent(controller), name)
+        if self.facts.version == 1 and "cpuset" in place.controllers:
+            v1.fill_cpuset(place.directory)
+        return place
+
+    def unsupported(self, limits: Limits) -> dict[str, str]:
+        """Return the fields of `limits` that cannot be honoured here, and why."""
+        return unsupported(limits, self.facts)
+
+    def create(self, name: str, limits: Limits, controllers: tuple[str, ...] = ()) -> Cgroup:
+        """Make a cgroup and limit it.
+
+        Parameters
+        ----------
+        name : str
+            Directory name: letters, digits, ``_`` and ``-``.
+        limits : Limits
+            Only what is not None is written.
+        controllers : tuple of str
+            Wanted besides the usual ones, such as ``blkio`` for its counters on version 1.
+
+        Raises
+        ------
+        UsageError
+            If the name is not acceptable or in use, or the kernel refuses a limit.
+        UnsupportedError
+            If a limit cannot be honoured here. Nothing stays of a failed one.
+        OSError
+            As mkdir(2) gives it.
+        """
+        cgroup = self.prepare(name, controllers)
+        try:
+            cgroup.set(limits)
+        except BaseException:
+            cgroup.remove()
+            raise
+        return cgroup
+
+    def prepare(self, name: str = "", controllers: tuple[str, ...] = ()) -> Cgroup:
+        """Make a cgroup without limits, for a pool: `Cgroup.set` limits it later.
+
+        Parameters
+        ----------
+        name : str
+            As in `create`; ``pool-N`` by default.
+        controllers : tuple of str
+            As in `create`.
+
+        Raises
+        ------
+        UsageError, UnsupportedError, OSError
+            As in `create`.
+        """
+        if not name:
+            self._count += 1
+            name = f"pool-{self._count}"
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"cgroup name {name!r}: accepted: 1 to 128 letters, digits, '_' and '-'")
+        usual = v1.DEFAULT if self.facts.version == 1 else self.facts.bases[0].controllers
+        places: list[Place] = []
+        covered: set[str] = set()
+        try:
+            for controller in (*(c for c in usual if self.facts.base(c)), *controllers):
+                if controller not in covered:
+                    places.append(self._place(controller, name))
+                    covered.update(places[-1].controllers)
+            if self.facts.version == 2 and "memory.oom.group" in self.facts.files:
+                files.write(f"{places[0].directory}/memory.oom.group", "1")
+        except BaseException as e:
+            for place in reversed(places):
+                os.rmdir(place.directory)
+            if isinstance(e, FileExistsError):
+                raise UsageError(f"cgroup name {name!r}: in use; accepted: another name") from None
+            raise
+        return self._cgroup(name, places)
+
+    def _cgroup(self, name: str, places: list[Place]) -> Cgroup:
+        opener = partial(self._place, name=name)
+        if self.facts.version == 1:
+            return v1.V1Cgroup(self.facts, name, places, opener)
+        return v2.V2Cgroup(self.facts, name, places, opener)
+
+    def close(self) -> None:
+        """Kill and remove every cgroup of this engine, and its directories.
+
+        Raises
+        ------
+        OSError
+            EBUSY, or `TimeoutError`: a process outlived SIGKILL.
+        """
+        self._parents.clear()
+        _sweep(self.facts, self.key)
+        for base in self.facts.bases:
+            files.discard(f"{base.directory}/{tree.NAME}")
+        if self._moved is not None:
+            tree.move_back(self.facts.bases[0].directory, self._pid, self._moved)
+            self._moved = None
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def unsupported(limits: Limits, facts: CgroupFacts) -> dict[str, str]:
+    """Return the fields of `limits` that cgroups cannot honour on this host, and why."""
+    return missing(limits, facts, v1.NEEDS if facts.version == 1 else v2.NEEDS)
+
+
+def collect_stale(facts: CgroupFacts) -> list[str]:
+    """Kill and remove what engines left that have ended; two engines may do so at once.
+
+    Returns
+    -------
+    list of str
+        The engines' keys, ``PID-STARTTIME``. Left alone is one whose processes are not all in our
+        PID namespace: whether its engine lives cannot be told from here.
+
+    Raises
+    ------
+    OSError
+        EBUSY, or `TimeoutError`: a process outlived SIGKILL.
+    """
+    keys = set()
+    for base in facts.bases:
+        for path in files.children(f"{base.directory}/{tree.NAME}"):
+            match = _KEY.fullmatch(os.path.basename(path))
+            if match and processes.start_time(int(match[1])) != int(match[2]):
+                keys.add(match[0])
+    collected = [key for key in sorted(keys) if _sweep(facts, key)]
+    for base in facts.bases if collected else ():
+        files.discard(f"{base.directory}/{tree.NAME}")
+    return collected
+
+
+def _sweep(facts: CgroupFacts, key: str) -> bool:
+    """Kill and remove everything of one engine; return whether that was possible."""
+    candidates = [Place(b.controllers, f"{b.directory}/{tree.NAME}/{key}", "") for b in facts.bases]
+    places = [place for place in candidates if os.path.isdir(place.directory)]
+    if not places:
+        return False
+    kind = v1.V1Cgroup if facts.version == 1 else v2.V2Cgroup
+    engine = kind(facts, key, places, _closed)
+    if 0 in engine.pids():
+        return False
+    engine.kill()
+    engine.remove()
+    return True
+
+
+def _closed(controller: str) -> Place:
+    raise LookupError(f"no more hierarchies are joined: {controller}")

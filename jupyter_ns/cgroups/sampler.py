@@ -1,0 +1,187 @@
+"""What a cgroup uses, read through descriptors that stay open: about 1 µs a file.
+
+Notes
+-----
+Kernel: admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, cgroup-v1/cpuacct.rst. Memory as Docker counts
+it: usage without inactive file pages.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..usage import SAMPLE_FIELDS
+from .base import Cgroup
+from .files import SIZE
+
+__all__ = ["SAMPLE_FIELDS", "Sampler"]
+
+Sample = tuple[float | int | None, ...]
+_Fds = dict[str, int]
+
+_FILES = {
+    1: {
+        "cpu": ("cpuacct", "cpuacct.usage"),
+        "user": ("cpuacct", "cpuacct.usage_user"),
+        "system": ("cpuacct", "cpuacct.usage_sys"),
+        "throttling": ("cpu", "cpu.stat"),
+        "memory": ("memory", "memory.usage_in_bytes"),
+        "stat": ("memory", "memory.stat"),
+        "pids": ("pids", "pids.current"),
+        "io": ("blkio", "blkio.throttle.io_service_bytes_recursive"),
+    },
+    2: {
+        "cpu": ("", "cpu.stat"),  # exists without the controller, which only adds the throttling
+        "memory": ("memory", "memory.current"),
+        "stat": ("memory", "memory.stat"),
+        "swap": ("memory", "memory.swap.current"),
+        "pids": ("pids", "pids.current"),
+        "io": ("io", "io.stat"),
+    },
+}
+
+
+class Sampler:
+    """Takes samples of one cgroup.
+
+    Parameters
+    ----------
+    cgroup : Cgroup
+        Must not be removed before the last sample.
+    start_s : float, optional
+        ``time.monotonic()`` at the container's start; now by default.
+
+    Raises
+    ------
+    OSError
+        ENOENT: the cgroup is gone. EMFILE: no descriptors are left.
+    """
+
+    __slots__ = ("_cpu", "_fds", "_io", "_memory", "_start_s")
+
+    def __init__(self, cgroup: Cgroup, start_s: float | None = None) -> None:
+        self._start_s = time.monotonic() if start_s is None else start_s
+        self._fds: _Fds = {}
+        try:
+            for role, (controller, name) in _FILES[cgroup.version].items():
+                path = cgroup.file(controller, name) if controller else f"{cgroup.directories[0]}/{name}"
+                if path:
+                    self._fds[role] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.close()
+            raise
+        self._cpu, self._memory, self._io = (
+            (_cpu_v1, _memory_v1, _io_v1) if cgroup.version == 1 else (_cpu_v2, _memory_v2, _io_v2)
+        )
+
+    def sample(self) -> Sample:
+        """Return what is used now, in the order of `SAMPLE_FIELDS`; None: this host does not say.
+
+        Raises
+        ------
+        OSError
+            ENODEV: the cgroup was removed. EBADF: the sampler was closed.
+        """
+        fds = self._fds
+        now_s = time.monotonic() - self._start_s
+        pids = int(os.pread(fds["pids"], 32, 0)) if "pids" in fds else None
+        return (now_s, *self._cpu(fds), *self._memory(fds), pids, *self._io(fds))
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __enter__(self) -> Sampler:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _cpu_v1(fds: _Fds) -> Sample:
+    """Return CPU, user, system and throttled seconds, and throttled periods."""
+    used: Sample = (None, None, None)
+    if "cpu" in fds:
+        used = (
+            int(os.pread(fds["cpu"], 32, 0)) / 1e9,
+            int(os.pread(fds["user"], 32, 0)) / 1e9,
+            int(os.pread(fds["system"], 32, 0)) / 1e9,
+        )
+    if "throttling" not in fds:
+        return (*used, None, None)
+    data = os.pread(fds["throttling"], SIZE, 0)
+    throttled_ns = _number(data, b"\nthrottled_time ")
+    throttled_s = None if throttled_ns is None else throttled_ns / 1e9
+    return (*used, throttled_s, _number(data, b"\nnr_throttled "))
+
+
+def _cpu_v2(fds: _Fds) -> Sample:
+    """Return CPU, user, system and throttled seconds, and throttled periods."""
+    data = b"\n" + os.pread(fds["cpu"], SIZE, 0)
+    times_us = (
+        _number(data, b"\nusage_usec "),
+        _number(data, b"\nuser_usec "),
+        _number(data, b"\nsystem_usec "),
+        _number(data, b"\nthrottled_usec "),
+    )
+    return (*(None if t is None else t / 1e6 for t in times_us), _number(data, b"\nnr_throttled "))
+
+
+def _memory_v1(fds: _Fds) -> Sample:
+    """Return memory, cache and swap, bytes."""
+    if "memory" not in fds:
+        return None, None, None
+    data = os.pread(fds["stat"], SIZE, 0)
+    usage = _without(int(os.pread(fds["memory"], 32, 0)), _number(data, b"\ntotal_inactive_file "))
+    return usage, _number(data, b"\ntotal_cache "), _number(data, b"\ntotal_swap ")
+
+
+def _memory_v2(fds: _Fds) -> Sample:
+    """Return memory, cache and swap, bytes."""
+    if "memory" not in fds:
+        return None, None, None
+    data = os.pread(fds["stat"], SIZE, 0)
+    usage = _without(int(os.pread(fds["memory"], 32, 0)), _number(data, b"\ninactive_file "))
+    swap = int(os.pread(fds["swap"], 32, 0)) if "swap" in fds else None
+    return usage, _number(data, b"\nfile "), swap
+
+
+def _without(usage_bytes: int, inactive_bytes: int | None) -> int:
+    """Subtract inactive file pages as Docker does: only where that leaves something."""
+    inactive_bytes = inactive_bytes or 0
+    return usage_bytes - inactive_bytes if inactive_bytes < usage_bytes else usage_bytes
+
+
+def _io_v1(fds: _Fds) -> Sample:
+    """Return bytes read and written, summed over the devices (``8:0 Read 4096``)."""
+    if "io" not in fds:
+        return None, None
+    sums = {b"Read": 0, b"Write": 0}
+    for line in os.pread(fds["io"], SIZE, 0).splitlines():
+        words = line.split()
+        if len(words) == 3 and words[1] in sums:
+            sums[words[1]] += int(words[2])
+    return sums[b"Read"], sums[b"Write"]
+
+
+def _io_v2(fds: _Fds) -> Sample:
+    """Return bytes read and written, summed over the devices (``8:0 rbytes=4096 wbytes=0 …``)."""
+    if "io" not in fds:
+        return None, None
+    sums = {b"rbytes": 0, b"wbytes": 0}
+    for word in os.pread(fds["io"], SIZE, 0).split():
+        name, _, value = word.partition(b"=")
+        if name in sums:
+            sums[name] += int(value)
+    return sums[b"rbytes"], sums[b"wbytes"]
+
+
+def _number(data: bytes, name: bytes) -> int | None:
+    """Return the value behind ``\\nNAME `` in a keyed file; a dict of all lines would cost 10 µs."""
+    start = data.find(name)
+    if start < 0:
+        return None
+    start += len(name)
+    return int(data[start : data.index(b"\n", start)])

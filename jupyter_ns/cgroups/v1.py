@@ -1,0 +1,243 @@
+"""cgroup version 1: one directory a hierarchy, one function a controller.
+
+Notes
+-----
+Kernel: admin-guide/cgroup-v1/{memory,freezer-subsystem,cpusets,blkio-controller}.rst;
+scheduler/sched-bwc.rst.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+
+from ..errors import UnsupportedError
+from ..spec import Limits
+from . import files, processes
+from .base import Cgroup
+from .facts import Need, Setting, positive, swap_total_bytes
+
+DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer")
+CONTROLLERS = (*DEFAULT, "cpuset", "blkio")
+
+_WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
+NEEDS = {
+    "memory_bytes": Need("memory", ("memory.limit_in_bytes",)),
+    "memory_swap_bytes": Need(
+        "memory",
+        ("memory.memsw.limit_in_bytes",),
+        "swap accounting is off (boot the kernel with swapaccount=1)",
+    ),
+    "memory_reservation_bytes": Need("memory", ("memory.soft_limit_in_bytes",)),
+    "memory_swappiness": Need("memory", ("memory.swappiness",)),
+    "oom_kill_disable": Need("memory", ("memory.oom_control",)),
+    "nano_cpus": Need("cpu", ("cpu.cfs_quota_us",)),
+    "cpu_period_us": Need("cpu", ("cpu.cfs_period_us",)),
+    "cpu_quota_us": Need("cpu", ("cpu.cfs_quota_us",)),
+    "cpu_shares": Need("cpu", ("cpu.shares",)),
+    "cpuset_cpus": Need("cpuset", ("cpuset.cpus",)),
+    "cpuset_mems": Need("cpuset", ("cpuset.mems",)),
+    "pids_limit": Need("pids", ("pids.max",)),
+    "blkio_weight": Need("blkio", _WEIGHTS, "the kernel has no weight here (it needs the BFQ scheduler)"),
+}
+
+
+def memory(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
+    """Return the writes of the memory controller; memory never exceeds memory+swap in between."""
+    found: list[Setting] = []
+    total, before = swap_total_bytes(new), swap_total_bytes(old)
+    if "memory_bytes" in fields:
+        value = positive(new.memory_bytes, "-1")
+        found.append(Setting("memory_bytes", new.memory_bytes, "memory", "memory.limit_in_bytes", value))
+    if total != before and "memory.memsw.limit_in_bytes" in names:
+        value = "-1" if total is None else str(total)
+        swap = Setting(
+            "memory_swap_bytes", new.memory_swap_bytes, "memory", "memory.memsw.limit_in_bytes", value
+        )
+        raises = _infinite(total) > _infinite(before)
+        found.insert(0 if raises else len(found), swap)
+    if "memory_reservation_bytes" in fields:
+        asked = new.memory_reservation_bytes
+        value = positive(asked, "-1")
+        found.append(
+            Setting("memory_reservation_bytes", asked, "memory", "memory.soft_limit_in_bytes", value)
+        )
+    if "memory_swappiness" in fields:
+        asked = new.memory_swappiness
+        found.append(Setting("memory_swappiness", asked, "memory", "memory.swappiness", str(asked)))
+    if "oom_kill_disable" in fields:
+        found.append(Setting("oom_kill_disable", True, "memory", "memory.oom_control", "1"))
+    return found
+
+
+def _infinite(total: int | None) -> float:
+    return math.inf if total is None or total < 0 else total
+
+
+def cpu(new: Limits, old: Limits, fields: frozenset[str]) -> list[Setting]:
+    """Return the writes of the cpu controller.
+
+    Period and quota are two writes, and the kernel refuses (EINVAL) a share of time above the
+    parent's even in between: so the one that lowers the share comes first.
+    """
+    found: list[Setting] = []
+    if fields & {"nano_cpus", "cpu_quota_us", "cpu_period_us"}:
+        name, period_name = ("nano_cpus",) * 2 if new.nano_cpus else ("cpu_quota_us", "cpu_period_us")
+        quota_us, period_us = new.cpu_bandwidth_us or (-1, new.cpu_period_us or 100_000)
+        old_quota_us, old_period_us = old.cpu_bandwidth_us or (-1, old.cpu_period_us or 100_000)
+        quota = Setting(name, getattr(new, name), "cpu", "cpu.cfs_quota_us", str(quota_us))
+        period = Setting(period_name, getattr(new, period_name), "cpu", "cpu.cfs_period_us", str(period_us))
+        found = [period, quota] if old_quota_us < 0 or period_us > old_period_us else [quota, period]
+        if quota_us < 0 and old_quota_us < 0:
+            found.remove(quota)
+    if "cpu_shares" in fields:
+        value = positive(new.cpu_shares, "1024")
+        found.append(Setting("cpu_shares", new.cpu_shares, "cpu", "cpu.shares", value))
+    return found
+
+
+def cpuset(new: Limits, fields: frozenset[str]) -> list[Setting]:
+    """Return the writes of the cpuset controller."""
+    return [
+        Setting(name, value, "cpuset", file, value)
+        for name, file in (("cpuset_cpus", "cpuset.cpus"), ("cpuset_mems", "cpuset.mems"))
+        if name in fields and (value := getattr(new, name))
+    ]
+
+
+def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
+    """Return the writes of the pids controller."""
+    if "pids_limit" not in fields:
+        return []
+    value = positive(new.pids_limit, "max")
+    return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
+
+
+def blkio(new: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
+    """Return the writes of the blkio controller."""
+    if "blkio_weight" not in fields:
+        return []
+    file = next((w for w in _WEIGHTS if w in names), _WEIGHTS[0])
+    # 100 is BFQ's own default; 0 asks for the default.
+    return [Setting("blkio_weight", new.blkio_weight, "blkio", file, str(new.blkio_weight or 100))]
+
+
+def fill_cpuset(directory: str) -> None:
+    """Give a new cpuset its parent's CPUs and memory nodes: without them no process can join (ENOSPC).
+
+    Raises
+    ------
+    OSError
+        As open(2) and write(2) give it.
+    """
+    parent = os.path.dirname(directory)
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not files.read(f"{directory}/{name}").strip():
+            files.write(f"{directory}/{name}", files.read(f"{parent}/{name}").strip())
+
+
+class V1Cgroup(Cgroup):
+    """A container's cgroup on version 1."""
+
+    NEEDS = NEEDS
+    __slots__ = ()
+
+    def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
+        names = self._facts.files
+        self.notes = []
+        if swap_total_bytes(wanted) not in (None, -1) and "memory.memsw.limit_in_bytes" not in names:
+            self.notes.append(f"swap not limited: {NEEDS['memory_swap_bytes'].reason}")
+        return [
+            *memory(wanted, self.limits, fields, names),
+            *cpu(wanted, self.limits, fields),
+            *cpuset(wanted, fields),
+            *pids(wanted, fields),
+            *blkio(wanted, fields, names),
+        ]
+
+    def add(self, pid: int) -> None:
+        """Put a single-threaded process in.
+
+        Raises
+        ------
+        OSError
+            ESRCH: no such process.
+        """
+        # `tasks` moves one thread in 10 µs; `cgroup.procs` takes the lock of every thread group and
+        # waits milliseconds for an RCU grace period.
+        for place in self._places:
+            files.write(f"{place.directory}/tasks", str(pid))
+
+    def into_fd(self) -> int | None:
+        """Return None: ``CLONE_INTO_CGROUP`` needs version 2."""
+        return None
+
+    def oom_fd(self) -> int | None:
+        """Return an eventfd that is readable after an OOM; None without ``memory``."""
+        control = self.file("memory", "memory.oom_control")
+        events = self.file("memory", "cgroup.event_control")
+        if "oom" not in self._fds and control and events:
+            eventfd = self._fds["oom"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            fd = os.open(control, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                files.write(events, f"{eventfd} {fd}")
+            finally:
+                os.close(fd)
+        return self._fds.get("oom")
+
+    def oom_ack(self) -> None:
+        """Take the event from `oom_fd`."""
+        try:
+            os.eventfd_read(self._fds["oom"])
+        except BlockingIOError:
+            return  # nothing had happened
+
+    def oom_kills(self) -> int:
+        """Return how many processes the OOM killer has ended; 0 without ``memory`` or before Linux 4.13."""
+        control = self.file("memory", "memory.oom_control")
+        return files.keyed(files.read(control)).get("oom_kill", 0) if control else 0
+
+    def peak(self) -> tuple[int | None, str]:
+        """Return the highest memory use, bytes, and the kernel file that says so."""
+        path = self.file("memory", "memory.max_usage_in_bytes")
+        return (int(files.read(path)), os.path.basename(path)) if path else (None, "")
+
+    def freeze(self, timeout_s: float = 5.0) -> None:
+        """Stop every process, also in cgroups below; see `Cgroup.freeze`."""
+        state = self.file("freezer", "freezer.state")
+        if not state:
+            reason = self._facts.unavailable.get("freezer", "not mounted")
+            raise UnsupportedError(f"pause: cgroup controller freezer: {reason}")
+        for _ in files.pauses(timeout_s):
+            # Written again each time: a process that forks meanwhile can keep it in FREEZING.
+            if files.write_back(state, "FROZEN") == "FROZEN":
+                return
+        self.thaw()
+        raise TimeoutError(f"processes did not freeze within {timeout_s} s: {self.pids()}")
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        state = self.file("freezer", "freezer.state")
+        if state:
+            files.write(state, "THAWED")
+
+    def kill(self, timeout_s: float = 10.0) -> None:
+        """SIGKILL every process, also in cgroups below; see `Cgroup.kill`."""
+        end = time.monotonic() + timeout_s
+        state = self.file("freezer", "freezer.state")
+        for _ in files.pauses(timeout_s):
+            if not self.pids():
+                return
+            try:
+                if state:
+                    files.write(state, "FROZEN")  # nothing forks or exits while it is being listed
+                killed = processes.kill_listed(self.pids)
+                if state:
+                    files.write(state, "THAWED")
+            except FileNotFoundError:
+                return  # another collector was faster
+            processes.wait_ended(killed, max(0.0, end - time.monotonic()))
+        left = self.pids()
+        if left:
+            raise TimeoutError(f"processes outlived SIGKILL by {timeout_s} s: {left}")
