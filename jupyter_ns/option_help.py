@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from .errors import UsageError
+from .option_scan import BY_FLAG, OPTIONS, scan
 from .option_types import Option
-from .options import BY_FLAG, OPTIONS, scan
 
 _WIDTH = 100
 _INDENT = 32

@@ -12,10 +12,10 @@ from fractions import Fraction
 
 _SIZE = re.compile(r"(?P<number>.*[0-9.]) ?(?P<unit>b|[kmgtp](?:i?b)?)?", re.IGNORECASE | re.ASCII)
 _FLOAT = re.compile(r"[+-]?[0-9._]+(?:[eE][+-]?[0-9_]+)?", re.ASCII)
-_RATIONAL = re.compile(r"[+-]?[0-9._]+(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+_RATIONAL = re.compile(r"[+-]?[0-9._]+(?:[eE][+-]?0*[0-9_]{1,4})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?[0-9][0-9a-zA-Z_]*", re.ASCII)
 _OCTAL_PREFIX = re.compile(r"^([+-]?)0(?=[0-9_])")
-_DURATION = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+", re.ASCII)
+_DURATION = re.compile(r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+", re.ASCII)
 _DURATION_TERM = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _INT64_MAX = 2**63 - 1
@@ -126,7 +126,7 @@ def parse_nano_cpus(text: str) -> int:
     Notes
     -----
     Docker, ``opts.ParseCPUs``, on Go's ``big.Rat``. Hexadecimal fractions (``0x1p-1``) and
-    exponents of three digits are refused.
+    exponents above 9999 are refused.
 
     Examples
     --------

@@ -61,8 +61,6 @@ def test_size(text: str, size: int) -> None:
         "64bb",
         "64ib",
         "64i",
-    ]
-    + [
         "1e",
         "1.5.5g",
         "1,5g",
@@ -96,8 +94,10 @@ def test_size_refused(text: str) -> None:
         ("0o17", 15),
         ("0b11", 3),
         ("1_0", 10),
-    ]
-    + [("9223372036854775807", 2**63 - 1), ("-9223372036854775808", -(2**63)), ("00", 0)],
+        ("9223372036854775807", 2**63 - 1),
+        ("-9223372036854775808", -(2**63)),
+        ("00", 0),
+    ],
 )
 def test_integer(text: str, value: int) -> None:
     assert units.parse_integer(text) == value
@@ -204,8 +204,16 @@ def test_cpu_list_round_trip(numbers: set[int]) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0B"), (1, "1B"), (1023, "1023B"), (1024, "1KiB"), (91435827, "87.2MiB"), (1.5 * 1024**3, "1.5GiB")]
-    + [(1023.99 * 1024, "1024KiB"), (2**60, "1024PiB")],
+    [
+        (0, "0B"),
+        (1, "1B"),
+        (1023, "1023B"),
+        (1024, "1KiB"),
+        (91435827, "87.2MiB"),
+        (1.5 * 1024**3, "1.5GiB"),
+        (1023.99 * 1024, "1024KiB"),
+        (2**60, "1024PiB"),
+    ],
 )
 def test_format_bytes(size: float, text: str) -> None:
     assert units.format_bytes(size) == text
