@@ -62,10 +62,11 @@ def table(title: str, rows: Sequence[Series], baseline: str) -> str:
     rows : sequence of Series
         In order; what was not measured stays, with the reason.
     baseline : str
-        Name of the row that ratios refer to.
+        Name of the row that ratios refer to; empty: none does.
     """
     reference = next((row for row in rows if row.name == baseline), None)
-    head = f"| | median | quartiles | ÷ {baseline} | remarks |\n|---|---:|---:|---:|---|"
+    ratio = f"÷ {baseline}" if baseline else "ratio"
+    head = f"| | median | quartiles | {ratio} | remarks |\n|---|---:|---:|---:|---|"
     return "\n".join([f"### {title}\n", head, *(_row(row, reference) for row in rows)])
 
 

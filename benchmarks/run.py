@@ -48,11 +48,11 @@ def _heap(options: argparse.Namespace) -> Section:
 
 
 def _load(options: argparse.Namespace) -> Section:
-    return scale.load(kernels=options.kernels), scale.LOAD_ROW
+    return scale.load(kernels=options.kernels), ""
 
 
 def _sampling(_: argparse.Namespace) -> Section:
-    return scale.sampling(), scale.SAMPLING
+    return scale.sampling(), ""
 
 
 def _live(options: argparse.Namespace) -> Section:
