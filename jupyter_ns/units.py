@@ -94,15 +94,19 @@ def parse_integer(text: str) -> int:
     >>> parse_integer("100"), parse_integer("0x10"), parse_integer("010")
     (100, 16, 8)
     """
-    if not _INTEGER.fullmatch(text):
-        raise ValueError("expected an integer")
-    try:
-        value = int(_OCTAL_PREFIX.sub(r"\g<1>0o", text), 0)
-    except ValueError:
-        raise ValueError("expected an integer") from None
+    value = _unbounded_integer(text)
     if not -_INT64_MAX - 1 <= value <= _INT64_MAX:
         raise ValueError("expected an integer of at most 64 bits")
     return value
+
+
+def _unbounded_integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError("expected an integer")
+    try:
+        return int(_OCTAL_PREFIX.sub(r"\g<1>0o", text), 0)
+    except ValueError:
+        raise ValueError("expected an integer") from None
 
 
 def parse_nano_cpus(text: str) -> int:
@@ -137,11 +141,11 @@ def parse_nano_cpus(text: str) -> int:
     numerator, slash, denominator = text.partition("/")
     try:
         if slash and denominator[:1].isdecimal():
-            cpus = Fraction(parse_integer(numerator), parse_integer(denominator))
+            cpus = Fraction(_unbounded_integer(numerator), _unbounded_integer(denominator))
         elif _RATIONAL.fullmatch(text):
             cpus = Fraction(text)
         else:
-            cpus = Fraction(parse_integer(text))
+            cpus = Fraction(_unbounded_integer(text))
     except (ValueError, ZeroDivisionError):
         raise ValueError(accepted) from None
     nano = cpus * 1_000_000_000

@@ -21,7 +21,7 @@ FIVE_SECONDS = Ulimit(name="cpu", soft=5, hard=5)
 HOME = {"HOME": "/home/me", "LANG": "C"}
 
 
-def run(line: str | list[str], *, cwd: str = "/work", environ: Mapping[str, str] = HOME) -> RunRequest:
+def run(line: str | list[str], *, cwd: str = "/nb", environ: Mapping[str, str] = HOME) -> RunRequest:
     tokens = split(line) if isinstance(line, str) else line
     return parse(tokens, cwd=cwd, environ=environ, host_cpus=4)
 
@@ -124,7 +124,7 @@ def test_double_dash_ends_options() -> None:
 
 
 def test_no_program_is_a_python_cell() -> None:
-    assert run("") == RunRequest(spec=ContainerSpec(python=True, workdir="/work"))
+    assert run("") == RunRequest(spec=ContainerSpec(python=True, workdir="/nb"))
 
 
 def test_an_entrypoint_is_a_program() -> None:
@@ -314,7 +314,7 @@ def test_volumes() -> None:
     spec = run("-v /a:/b -v ./data:/data:ro,rslave -v ~/x:/x/ -v ..:/up sh").spec
     assert [(m.type, m.source, m.destination, m.readonly, m.propagation) for m in spec.mounts] == [
         ("bind", "/a", "/b", False, "rprivate"),
-        ("bind", "/work/data", "/data", True, "rslave"),
+        ("bind", "/nb/data", "/data", True, "rslave"),
         ("bind", "/home/me/x", "/x", False, "rprivate"),
         ("bind", "/", "/up", False, "rprivate"),
     ]
@@ -329,7 +329,7 @@ def test_home_must_be_known() -> None:
 def test_mounts() -> None:
     bind = run(["--mount", 'type=bind,"src=./a,b",dst=/b,ro,bind-propagation=shared']).spec.mounts[0]
     assert (bind.source, bind.destination, bind.readonly, bind.propagation) == (
-        "/work/a,b",
+        "/nb/a,b",
         "/b",
         True,
         "shared",
@@ -441,7 +441,7 @@ def test_the_spec_survives_the_wire() -> None:
 def test_notebook_options() -> None:
     request = run("--state none --in a,b --in c --out r -o run1 --trust --explain --quiet --no-raise-error")
     assert request == RunRequest(
-        spec=ContainerSpec(python=True, workdir="/work"),
+        spec=ContainerSpec(python=True, workdir="/nb"),
         state="none",
         inputs=("a", "b", "c"),
         outputs=("r",),

@@ -37,7 +37,7 @@ def docker_accepts(tokens: list[str]) -> bool:
 
 def we_accept(tokens: list[str]) -> bool:
     try:
-        parse([*tokens, "img"], cwd="/work", environ={}, host_cpus=4)
+        parse([*tokens, "img"], cwd="/nb", environ={}, host_cpus=4)
     except UsageError as error:
         return any(words in str(error) for words in BEYOND_THE_CLIENT)
     return True
@@ -124,7 +124,7 @@ LINES = """\
 --mount type=bind,src=/a,dst=/b | --mount type=bind,src=/a | --mount type=bind,src=/a,dst=/b,ro=maybe
 --mount type=tmpfs,dst=/b,tmpfs-mode=9 | --mount type=tmpfs,dst=/b,tmpfs-size=64m | --mount type
 --mount TYPE=bind,SRC=/a,destination=/b | --security-opt foo | --security-opt seccomp=unconfined
---env-file /nonexistent | --cpus=0x1 | --cpus=1/2 | --cpus=1/-2 | --cpus=0.5/2 | --cpus=1e100 | --
+--env-file /nonexistent | --cpus=0x1 | --cpus=1/2 | --cpus=1/-2 | --cpus=0.5/2 | --cpus=1e100 | --cpus=0/9223372036854775808 | --
 --ulimit nofile | --ulimit nofile= | --ulimit nofile=+1
 """
 
