@@ -98,6 +98,7 @@ class Container:
     limits: list[LimitRecord] = field(default_factory=list)
     timings: list[float] = field(default_factory=list)
     weakened: list[str] = field(default_factory=list)
+    changes_truncated: bool = False
     facts: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property

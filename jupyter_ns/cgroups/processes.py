@@ -13,6 +13,8 @@ import signal
 import time
 from collections.abc import Callable
 
+from . import files
+
 ROUND = 256
 """Processes killed at once: a payload may have more than we may have descriptors."""
 

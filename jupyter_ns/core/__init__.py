@@ -85,10 +85,15 @@ def spawn(
     return _check(pid), pidfd[0]
 
 
-def execute(plan: Plan, fds: Mapping[str, int]) -> int:
-    """Carry out `plan` in this process, which must be single-threaded; return 0 or -(index + 1)."""
-    image = plan.image(fds)
-    return int(lib.jns_execute(image, len(image), len(plan.steps), fds["report"], fds["go"]))
+def execute_image(image: bytes, steps: int, report_fd: int, go_fd: int) -> int:
+    """Carry out a plan's image in this process, which must be single-threaded.
+
+    Returns
+    -------
+    int
+        0, or -(index + 1) of the step that failed (it has been reported).
+    """
+    return int(lib.jns_execute(image, len(image), steps, report_fd, go_fd))
 
 
 def setns(fd: int, nstype: int) -> None:

@@ -20,7 +20,7 @@ enum jns_op {
     JNS_UNSHARE = 13,   /* n0 flags                                               unshare(2) */
     JNS_SETNS = 14,     /* n0 fd, n1 type                                         setns(2) */
     JNS_SETNS_PATH = 15, /* s0 path, n0 type                                      open, setns(2) */
-    JNS_WAIT = 16,      /* -                                                      report, then read one byte */
+    JNS_WAIT = 16,      /* s0 label                                                  report, then read one byte */
     JNS_PRCTL = 17,     /* n0 option, n1 to n4                                    prctl(2) */
     JNS_BOUNDING = 18,  /* n0 mask, n1 last                                       prctl(PR_CAPBSET_DROP) for the others */
     JNS_CAPSET = 19,    /* n0 permitted = effective, n1 inheritable               capset(2) */

@@ -13,6 +13,7 @@ from typing import Any
 from ..container import Container, LimitRecord
 from ..namespaces import KINDS
 from ..units import format_bytes, format_duration
+from .figure import final_png
 from .svg import sparklines
 from .tables import (
     CELL,
@@ -29,6 +30,8 @@ from .tables import (
     namespace_table,
 )
 from .words import AMBER, MUTED, aligned, clean, count, escape, limit_label, limit_value, state
+
+__all__ = ["Bundle", "facts", "final_bundle", "final_png", "live_html", "one_line"]
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]
 

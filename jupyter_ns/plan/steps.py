@@ -111,8 +111,8 @@ class OpInfo(NamedTuple):
     signature : str
         One letter an argument: ``s`` string, ``n`` number, ``b`` bytes (their length goes into n0),
         ``l`` list of strings, ``i`` array of 32-bit integers (their count goes into n0),
-        ``f`` pairs of descriptor name and number (pairs' count goes into n0),
-        ``F`` name of a descriptor, bound when the image is made.
+        ``p`` a BPF program (its instructions' count goes into n0),
+        ``f`` pairs of descriptor name and number (pairs' count goes into n0).
     show : tuple of str
         How to print each: a name and, after a colon, a format (``flags``, ``oct``, ``clone``...).
     """
@@ -137,9 +137,9 @@ OPS: dict[Op, OpInfo] = {
     Op.DOMAINNAME: OpInfo("setdomainname", "setdomainname(2)", "b", ("name:text",)),
     Op.LINK_UP: OpInfo("ioctl(SIOCSIFFLAGS, IFF_UP)", "netdevice(7)", "s", ("interface",)),
     Op.UNSHARE: OpInfo("unshare", "unshare(2)", "n", ("flags:clone",)),
-    Op.SETNS: OpInfo("setns", "setns(2)", "Fn", ("fd", "nstype:clone")),
+    Op.SETNS: OpInfo("setns", "setns(2)", "nn", ("fd", "nstype:clone")),
     Op.SETNS_PATH: OpInfo("setns", "setns(2)", "sn", ("path", "nstype:clone")),
-    Op.WAIT: OpInfo("read", "pipe(7)", "", ()),
+    Op.WAIT: OpInfo("read", "pipe(7)", "s", ("go-ahead",)),
     Op.PRCTL: OpInfo("prctl", "prctl(2)", "nn", ("option:prctl", "arg2")),
     Op.BOUNDING: OpInfo("prctl(PR_CAPBSET_DROP)", "capabilities(7)", "nn", ("keep:caps", "last_cap")),
     Op.CAPSET: OpInfo("capset", "capset(2)", "nn", ("permitted=effective:caps", "inheritable:caps")),
@@ -301,8 +301,7 @@ class Plan:
             numbers, offsets = [0] * 5, [0] * 4
             n = s = 0
             for letter, arg in zip(OPS[step.op].signature, step.args, strict=True):
-                if letter in "nF":
-                    value = fds[arg] if letter == "F" else arg  # type: ignore[index]
+                if letter == "n":
                     numbers[n] = value if value < 2**63 else value - 2**64  # type: ignore[operator, assignment]
                     n += 1
                 elif arg is None:

@@ -14,15 +14,15 @@ occurs in two places comes out as two; a cycle is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import TransferError
 from . import arrays, builtin, frames, frames_decode
 from .refusals import refusal
-from .wire import Decoder, Encoder, Oversize, Reader, Refused, TooLarge, Writer
+from .wire import Decoder, Encoder, Oversize, Reader, Refused, Tag, TooLarge, Writer
 
-__all__ = ["TooLarge", "decode", "encode"]
+__all__ = ["TooLarge", "decode", "encode", "encode_named"]
 
 _DECODERS: dict[int, Decoder] = {**builtin.DECODERS, **arrays.DECODERS, **frames_decode.DECODERS}
 
@@ -65,12 +65,44 @@ def encode(
     >>> decode(*encode({"a": [1, 2.5, None]}))
     {'a': [1, 2.5, None]}
     """
+    return _encode(lambda writer: writer.part(obj, name), name, max_bytes)
+
+
+def encode_named(
+    variables: Mapping[str, object], max_bytes: int | None = None
+) -> tuple[bytes, list[memoryview]]:
+    """Like `encode`, of several variables at once; `decode` gives a dict of name to value.
+
+    Raises
+    ------
+    TransferError
+        As `encode` does; the path starts with the variable's name.
+
+    Examples
+    --------
+    >>> decode(*encode_named({"r": 1, "s": [2]}))
+    {'r': 1, 's': [2]}
+    """
+
+    def write(writer: Writer) -> None:
+        writer.tag(Tag.DICT)
+        writer.token(len(variables))
+        for name, value in variables.items():
+            writer.token(name)
+            writer.part(value, name)
+
+    return _encode(write, ", ".join(variables), max_bytes)
+
+
+def _encode(
+    write: Callable[[Writer], None], name: str, max_bytes: int | None
+) -> tuple[bytes, list[memoryview]]:
     writer = Writer(_encoder_for, max_bytes)
     try:
-        writer.value(obj)
+        write(writer)
         return writer.finish()
     except Refused as refused:
-        raise TransferError(f"{name}{''.join(refused.path)}: {refused.reason}") from None
+        raise TransferError(f"{''.join(refused.path)}: {refused.reason}") from None
     except Oversize as oversize:
         raise TooLarge(name, oversize.args[0], max_bytes or 0) from None
     except RecursionError:

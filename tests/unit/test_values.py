@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyter_ns.errors import TransferError
-from jupyter_ns.values import TooLarge, decode, encode
+from jupyter_ns.values import TooLarge, decode, encode, encode_named
 from jupyter_ns.values.wire import INLINE_BYTES, MAX_DEPTH, Tag
 
 
@@ -199,6 +199,15 @@ def test_max_bytes_is_exact_about_what_is_sent() -> None:
     assert encode(value, max_bytes=size)[0] == tree
     with pytest.raises(TooLarge):
         encode(value, max_bytes=size - 1)
+
+
+def test_several_variables_at_once_are_named_in_errors() -> None:
+    assert decode(*encode_named({"r": 1, "s": {"a": [2]}})) == {"r": 1, "s": {"a": [2]}}
+    assert decode(*encode_named({})) == {}
+    with pytest.raises(TransferError, match=r"^s\['a'\]\[0\]: a function"):
+        encode_named({"r": 1, "s": {"a": [len]}})
+    with pytest.raises(TooLarge, match="^r, s takes"):
+        encode_named({"r": b"x" * 600, "s": b"x" * 600}, 1000)
 
 
 def test_large_bytes_are_not_copied() -> None:

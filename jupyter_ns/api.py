@@ -1,0 +1,92 @@
+"""The same from Python, without magics: `run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from . import options
+from .client import get_client
+from .container import Container
+from .errors import UsageError
+from .frontend.outcome import error_of
+from .runner import Run, Sink
+
+
+class _Capture(Sink):
+    """Shows nothing; what came is in the container."""
+
+
+class _Echo(Sink):
+    def on_text(self, stream: str, text: str) -> None:
+        print(text, end="", file=sys.stdout if stream == "stdout" else sys.stderr, flush=True)
+
+
+def run(
+    program: str, *arguments: str, input: str | bytes = b"", check: bool = False, echo: bool = False, **keywords: Any
+) -> Container:
+    """Run a program in a fresh container and wait for it.
+
+    Parameters
+    ----------
+    program, *arguments : str
+        What to run; no shell is involved.
+    input : str or bytes
+        Its standard input.
+    check : bool
+        Whether a non-zero exit code, a time-out or running out of memory raises.
+    echo : bool
+        Whether its output is printed as it comes.
+    **keywords
+        The options of ``%%container``, with ``_`` for ``-``: ``memory="128m"``, ``cpus=0.5``,
+        ``volume=["/a:/b:ro"]``, ``read_only=True``.
+
+    Returns
+    -------
+    Container
+        With ``stdout``, ``exit_code``, ``usage`` and so on.
+
+    Raises
+    ------
+    UsageError, UnsupportedError, SetupError
+        Nothing was started.
+    ContainerExitError, ContainerOOMError, ContainerTimeoutError
+        If `check`.
+
+    Examples
+    --------
+    >>> run("echo", "hello", memory="64m").stdout  # doctest: +SKIP
+    'hello\\n'
+    """
+    request = options.parse(
+        [*to_flags(keywords), "--", program, *arguments],
+        cwd=os.getcwd(),
+        environ=os.environ,
+        host_cpus=os.cpu_count() or 1,
+        available_cpus=os.sched_getaffinity(0),
+    )
+    running = Run(get_client(), request.spec, _Echo() if echo else _Capture())
+    container = running.execute(stdin=input.encode() if isinstance(input, str) else input)
+    error = error_of(container, raise_error=True) if check else None
+    if error is not None:
+        raise error
+    return container
+
+
+def to_flags(keywords: dict[str, Any]) -> list[str]:
+    """Turn keyword arguments into the option table's words.
+
+    Examples
+    --------
+    >>> to_flags({"memory": "128m", "read_only": True, "env": ["A=1", "B=2"]})
+    ['--memory=128m', '--read-only=true', '--env=A=1', '--env=B=2']
+    """
+    words = []
+    for name, value in keywords.items():
+        flag = "--" + name.replace("_", "-")
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if item is None:
+                raise UsageError(f"{flag}: None is not a value; leave the keyword out")
+            words.append(f"{flag}={str(item).lower() if isinstance(item, bool) else item}")
+    return words

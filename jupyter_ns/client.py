@@ -1,0 +1,242 @@
+"""The kernel's side of the engine: starts it, speaks with it, follows a run to its end."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .errors import EngineError, from_dict
+from .host import HostFacts
+from .runtime import protocol
+from .runtime.protocol import Kind
+
+Handler = Callable[[Kind, Any], None]
+
+
+class EngineClient:
+    """One engine process, and the byte stream to it.
+
+    Any thread may call; whoever waits reads the stream for all.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = protocol.Decoder()
+        self._handlers: dict[str, Handler] = {}
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._out = protocol.Outgoing()
+        self._reader = 0
+        self._facts: HostFacts | None = None
+        self._failure: EngineError | None = None
+        self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        main = os.path.join(os.path.dirname(protocol.__file__), "main.py")
+        path = json.dumps(sys.path)
+        with theirs:
+            # Without site (-S) and environment (-E): it starts in 30 ms; its path comes from us.
+            # A session of its own: the notebook server interrupts the kernel's whole process group.
+            self._process = subprocess.Popen(
+                [sys.executable, "-S", "-E", main, "engine", str(theirs.fileno()), path],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        self._sock = ours
+        self._handlers[""] = self._on_engine
+        hello = {
+            "version": protocol.VERSION,
+            "sys_path": sys.path,
+            "executable": sys.executable,
+            "environ": dict(os.environ),
+            "cwd": os.getcwd(),
+        }
+        self.send(Kind.HELLO, "", hello)
+        atexit.register(self.close)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine can still be spoken to."""
+        return self._failure is None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The engine's process ID."""
+        return self._process.pid
+
+    @property
+    def facts(self) -> HostFacts:
+        """What this host can do; waits for the engine's probes."""
+        self.wait(lambda: self._facts is not None)
+        assert self._facts is not None
+        return self._facts
+
+    def close(self) -> None:
+        """End the engine, and with it everything it made; waits until all of that is gone."""
+        atexit.unregister(self.close)
+        self._sock.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    # ---- sending ----
+
+    def send(self, kind: Kind, container: str = "", payload: Any = None) -> None:
+        """Send one frame; while the engine does not take it, read what it says.
+
+        Raises
+        ------
+        EngineError
+            If the engine is gone.
+        """
+        frame = protocol.encode(kind, container, payload)
+        with self._write_lock:
+            self._out.put(frame)
+        # From a handler, queueing is enough: the loop that called it sends, and reading here
+        # would hand out later frames before earlier ones.
+        while not self._flush() and self._reader != threading.get_ident():
+            readable, _, _ = select.select([self._sock], [self._sock], [])
+            if readable and self._read_lock.acquire(blocking=False):
+                try:
+                    self._read()
+                finally:
+                    self._read_lock.release()
+
+    def send_channel(self, container: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """Send a message over a container's channel, in frames of bounded size."""
+        for piece in pieces:
+            view = memoryview(piece)
+            for at in range(0, len(view), 4 * protocol.CHUNK):
+                self.send(Kind.CHANNEL_IN, container, bytes(view[at : at + 4 * protocol.CHUNK]))
+
+    def _flush(self) -> bool:
+        with self._write_lock:
+            try:
+                return self._out.flush(self._sock)
+            except OSError as e:
+                raise self._gone() from e
+
+    # ---- receiving ----
+
+    def subscribe(self, container: str, handler: Handler) -> None:
+        """Have `handler` called with each frame about `container`."""
+        self._handlers[container] = handler
+
+    def unsubscribe(self, container: str) -> None:
+        """Stop that."""
+        self._handlers.pop(container, None)
+
+    def wait(self, done: Callable[[], bool], *, until: float | None = None, wake_fd: int = -1) -> bool:
+        """Read and hand out frames until `done()`; return `done()`.
+
+        Parameters
+        ----------
+        done : callable
+            Looked at after every batch of frames.
+        until : float, optional
+            `time.monotonic()` at which to give up.
+        wake_fd : int
+            A descriptor whose readability ends the wait.
+
+        Raises
+        ------
+        EngineError
+            If the engine goes away meanwhile.
+        """
+        while not done():
+            if self._failure is not None:
+                raise self._failure
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            if not self._read_lock.acquire(timeout=0.02):
+                continue  # another thread reads; it may have read ours
+            try:
+                writers = [] if self._flush() else [self._sock]
+                readers = [self._sock] if wake_fd < 0 else [self._sock, wake_fd]
+                ready, _, _ = ([], [], []) if done() else select.select(readers, writers, [], left)
+                if self._sock in ready:
+                    self._read()
+            finally:
+                self._read_lock.release()
+            if wake_fd in ready:
+                break
+        return done()
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            raise self._gone() from e
+        if not data:
+            raise self._gone()
+        self._reader = threading.get_ident()
+        try:
+            for kind, container, payload in self._decoder.feed(data):
+                handler = self._handlers.get(container)
+                if handler is not None:
+                    handler(Kind(kind), payload)
+        finally:
+            self._reader = 0
+
+    def _on_engine(self, kind: Kind, payload: Any) -> None:
+        if kind is Kind.READY:
+            self._facts = HostFacts.from_dict(payload["facts"])
+        elif kind is Kind.ERROR:
+            raise from_dict(payload)
+
+    def _gone(self) -> EngineError:
+        code = self._process.poll()
+        how = "" if code is None else f" (signal {signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
+        self._failure = EngineError(
+            f"the engine process {self._process.pid} is gone{how}, and with it every container of this notebook; "
+            "run the cell again to start a new one"
+        )
+        return self._failure
+
+
+_client: EngineClient | None = None
+_lock = threading.Lock()
+
+
+def get_client() -> EngineClient:
+    """Return this process's engine client; starts the engine where none is alive."""
+    global _client
+    with _lock:
+        if _client is None or not _client.alive:
+            _client = EngineClient()
+        return _client
+
+
+def close_client() -> None:
+    """End this process's engine, if there is one."""
+    global _client
+    with _lock:
+        if _client is not None:
+            _client.close()
+            _client = None
+
+
+def _after_fork_in_child() -> None:
+    # The stream belongs to the parent; a forked kernel must not speak on it.
+    global _client
+    _client = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,120 @@
+"""The magics: ``%%container``, ``%container``, ``%namespaces``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from IPython.core.error import UsageError as IPythonUsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, output_can_be_silenced
+
+from .. import namespaces, options
+from ..client import get_client
+from ..container import Container
+from ..errors import UsageError
+from ..option_types import RunRequest
+from ..runner import Cell, Run
+from . import subcommands
+from .outcome import error_of
+from .sink import NotebookSink
+
+
+@magics_class
+class ContainerMagics(Magics):  # type: ignore[misc]
+    """Run cells in containers."""
+
+    @output_can_be_silenced
+    @line_cell_magic  # type: ignore[untyped-decorator]
+    def container(self, line: str, cell: str | None = None) -> Any:
+        """Run a cell in a fresh container (``%%container``), or a subcommand (``%container``)."""
+        try:
+            if cell is None:
+                return subcommands.dispatch(self.shell, options.split(line))
+            request = parse_line(line)
+            if request.help:
+                print(options.help_text())
+                return None
+            return self.run_cell(request, cell)
+        except UsageError as e:
+            raise IPythonUsageError(f"%%container: {e}") from None
+
+    def run_cell(self, request: RunRequest, cell: str) -> None:
+        """Run `cell` as `request` asks, show it, and raise what its end calls for."""
+        sink = NotebookSink(self.shell, quiet=request.quiet, trust=request.trust)
+        run = Run(get_client(), request.spec, sink)
+        run.trust = request.trust
+        sink.run = run
+        self._leave(run.container, request)
+        if request.spec.python:
+            payload = python_cell(self.shell, request, cell)
+            run.execute(stdin=b"", cell=payload)
+        else:
+            run.execute(stdin=cell.encode())
+        sink.finish(run.container)
+        if request.explain:
+            print(run.container.plan.describe(run.container.timings))
+        error = sink.error or run.transfer_error
+        error = error or error_of(run.container, raise_error=request.raise_error)
+        if error is not None:
+            raise error
+        self.shell.user_ns.update({name: run.outputs[name] for name in request.outputs or ()})
+
+    def _leave(self, container: Container, request: RunRequest) -> None:
+        self.shell.user_ns["_container"] = container
+        if request.result:
+            self.shell.user_ns[request.result] = container
+
+    @line_magic  # type: ignore[untyped-decorator]
+    def namespaces(self, line: str) -> None:
+        """Show namespace IDs of processes or containers beside the kernel's own: ``%namespaces [NAME|PID …]``."""
+        try:
+            subcommands.show_namespaces(self.shell, options.split(line))
+        except UsageError as e:
+            raise IPythonUsageError(f"%namespaces: {e}") from None
+
+
+def parse_line(line: str) -> RunRequest:
+    """Parse the line of ``%%container`` in this kernel's directory and environment."""
+    cpus = os.sched_getaffinity(0)
+    return options.parse(
+        options.split(line),
+        cwd=os.getcwd(),
+        environ=os.environ,
+        host_cpus=os.cpu_count() or 1,
+        available_cpus=cpus,
+    )
+
+
+def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:
+    """Find the variables that a cell needs, and make it ready to be sent."""
+    # One line down, so that tracebacks count lines as the notebook does: %%container is line 1.
+    lined_up = source if source.startswith("%%") else "\n" + source
+    return Cell(
+        source=lined_up,
+        execution_count=shell.execution_count,
+        variables=variables_for(shell, request, source),
+        out=request.outputs or (),
+        trust=request.trust,
+    )
+
+
+def variables_for(shell: Any, request: RunRequest, source: str) -> dict[str, Any]:
+    """Choose the variables to send in: ``--in``, or what the cell reads."""
+    names = request.inputs
+    if names is None:
+        if request.state != "copy":
+            return {}
+        from ..analysis import names_read
+
+        visible = {n for n in shell.user_ns if n not in shell.user_ns_hidden}
+        try:
+            names = tuple(names_read(shell.transform_cell(source), visible, shell.transform_cell).names)
+        except SyntaxError:
+            return {}  # the container's own shell shows it, as it would outside
+    missing = [n for n in names if n not in shell.user_ns]
+    if missing:
+        raise UsageError(f"--in {', '.join(missing)}: not defined in the notebook; accepted: names of its variables")
+    return {n: shell.user_ns[n] for n in names}
+
+
+__all__ = ["ContainerMagics", "namespaces"]

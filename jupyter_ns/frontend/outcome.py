@@ -1,0 +1,103 @@
+"""Turn the end of a run into what the user sees: an exception, or nothing."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+from ..container import Container
+from ..errors import (
+    ContainerError,
+    ContainerExitError,
+    ContainerKilledError,
+    ContainerOOMError,
+    ContainerTimeoutError,
+)
+from ..units import format_bytes
+
+
+class CellError(ContainerError):
+    """An exception that a Python cell raised in its container; shown as it was rendered there."""
+
+    traceback: list[str]
+
+    def _render_traceback_(self) -> list[str]:
+        return self.traceback
+
+
+def cell_error(body: dict[str, Any]) -> BaseException:
+    """Build the exception for what the cell's shell reported: its type's name, message and traceback.
+
+    If it names a built-in exception, ``except`` with that type catches it.
+    """
+    name, message = str(body["ename"]), str(body["evalue"])
+    lines = [str(line) for line in body["traceback"]]
+    base = getattr(builtins, name, None)
+    bases: tuple[type, ...] = (CellError,)
+    if isinstance(base, type) and issubclass(base, BaseException) and name != "SystemExit":
+        bases = (CellError, base)
+    try:
+        error = type(name, bases, {"__module__": "builtins"})(message)
+    except TypeError:  # such as UnicodeDecodeError, which wants five arguments
+        error = type(name, (CellError,), {"__module__": "builtins"})(message)
+    error.traceback = lines
+    return error  # type: ignore[no-any-return]
+
+
+def sparkline(values: list[Any], width: int = 40) -> str:
+    """Draw a series in one line of text.
+
+    Examples
+    --------
+    >>> sparkline([0, 1, 2, 4])
+    '▁▂▄█'
+    """
+    numbers = [v for v in values if v is not None]
+    if not numbers:
+        return ""
+    step = max(1, -(-len(numbers) // width))
+    columns = [max(numbers[i : i + step]) for i in range(0, len(numbers), step)]
+    top = max(columns) or 1
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * max(0, v) / top)] for v in columns)
+
+
+def oom_message(c: Container) -> str:
+    """Say what ran out, how it got there, and how to raise the limit."""
+    limit = c.spec.limits.memory_bytes
+    peak = format_bytes(c.peak_memory_bytes) if c.peak_memory_bytes is not None else "unknown"
+    of = f" of {format_bytes(limit)} (--memory)" if limit else ""
+    again = f"--memory {max(1, 2 * limit // (1 << 20))}m" if limit else "--memory"
+    curve = sparkline([*c.usage.column("memory_bytes"), c.peak_memory_bytes])
+    return (
+        f"the container ran out of memory and was killed: peak {peak}{of} after {c.wall_seconds:.2f} s\n"
+        f"memory {curve}\n"
+        f"The notebook's kernel and its variables are untouched. What the container writes to files (outside -v) counts "
+        f"as memory too. To allow more: {again}"
+    )
+
+
+def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
+    """Return the exception that a run's end calls for, or None.
+
+    Parameters
+    ----------
+    c : Container
+        As the run left it.
+    raise_error : bool
+        Whether a program's non-zero exit is one.
+    """
+    if c.reason == "oom":
+        return ContainerOOMError(oom_message(c), c)
+    if c.reason == "timeout":
+        limit = c.spec.timeout_seconds
+        return ContainerTimeoutError(f"the container was killed after --timeout {limit:g} s", c)
+    if c.reason == "interrupted":
+        return KeyboardInterrupt("the container was interrupted")
+    if c.spec.python:
+        if c.reason == "killed" or c.exit_code not in (0, 1):
+            what = f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"
+            return ContainerKilledError(f"the cell's process ended by {what}; the notebook's kernel lives on", c)
+        return None
+    if c.exit_code and raise_error:
+        return ContainerExitError(c.exit_code, list(c.spec.argv), c)
+    return None

@@ -1,0 +1,165 @@
+"""What a notebook (or a terminal) shows of a run while it goes on and when it has ended."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from typing import Any
+
+from ..container import Container
+from ..runner import Run, Sink
+from . import card
+from .outcome import cell_error
+from .sanitise import clean_bundle
+
+CARD_AFTER_S = 0.5
+"""Runs shorter than this get one line instead of a card."""
+FRAME_S = 0.2
+
+
+class NotebookSink(Sink):
+    """Shows a run in an IPython shell.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+        Whose display publisher and hook are used.
+    quiet : bool
+        Show no card.
+    trust : bool
+        Show what the container displays as it is.
+    """
+
+    def __init__(self, shell: Any, *, quiet: bool, trust: bool) -> None:
+        self._shell, self._quiet, self._trust = shell, quiet, trust
+        self._notebook = hasattr(shell, "kernel")
+        self._began = 0.0
+        self._live: LiveCard | None = None
+        self.run: Run | None = None
+        self.error: BaseException | None = None
+        self.result: dict[str, Any] | None = None
+
+    def on_started(self, container: Container) -> None:
+        """Start the clock of the card."""
+        self._began = time.monotonic()
+
+    def on_text(self, stream: str, text: str) -> None:
+        """Write to the cell's own stream, at once."""
+        out = sys.stdout if stream == "stdout" else sys.stderr
+        out.write(text)
+        out.flush()
+
+    def on_message(self, kind: str, body: Any) -> None:
+        """Show what the cell displays."""
+        if kind == "error":
+            self.error = cell_error(body)
+        elif kind == "clear":
+            self._shell.display_pub.clear_output(wait=bool(body["wait"]))
+        else:
+            data = clean_bundle(dict(body["data"]), trust=self._trust)
+            metadata = dict(body["metadata"])
+            if kind == "result":
+                self._show_result(data, metadata)
+            else:
+                transient = {k: str(v) for k, v in dict(body["transient"]).items() if k == "display_id"}
+                self._shell.display_pub.publish(data, metadata, transient=transient, update=bool(body["update"]))
+
+    def _show_result(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        hook = self._shell.displayhook
+        hook.start_displayhook()
+        hook.write_output_prompt()
+        hook.write_format_data(data, metadata)
+        hook.finish_displayhook()
+
+    def on_input(self, prompt: str, password: bool) -> str:
+        """Ask in the notebook.
+
+        Raises
+        ------
+        EOFError
+            If this front end has nobody to ask.
+        """
+        try:
+            return getpass.getpass(prompt) if password else input(prompt)
+        except NotImplementedError as e:  # ipykernel's StdinNotImplementedError: nbconvert, papermill
+            raise EOFError(f"nobody can be asked here: {e}") from e
+
+    def tick(self, container: Container) -> float:
+        """Draw the card, once the run has lasted long enough for one."""
+        if self._quiet or not self._notebook or container.status != "running":
+            return 60.0 if self._quiet or not self._notebook else 0.05
+        elapsed = time.monotonic() - self._began
+        if elapsed < CARD_AFTER_S:
+            return CARD_AFTER_S - elapsed
+        if self._live is None:
+            self._live = LiveCard(self._shell, self.run)
+        self._live.draw(container, elapsed)
+        return FRAME_S
+
+    def finish(self, container: Container) -> None:
+        """Freeze the card, or show the one line."""
+        if self._quiet:
+            if self._live is not None:
+                self._live.close()
+            return
+        if self._live is not None:
+            self._live.freeze(container)
+            return
+        long = container.wall_seconds >= CARD_AFTER_S or container.weakened or container.reason != "exited"
+        if self._notebook:
+            data, metadata = card.one_line(container) if not long else card.final_bundle(container)
+            self._shell.display_pub.publish(data, metadata)
+        else:
+            data, _ = card.one_line(container) if not long else card.final_bundle(container)
+            print(data["text/plain"])
+
+
+class LiveCard:
+    """The card while the run goes on: a widget, replaced in place by a picture and tables at the end."""
+
+    def __init__(self, shell: Any, run: Run | None) -> None:
+        import ipywidgets
+        from IPython.display import display
+
+        self._html = ipywidgets.HTML()
+        parts = [self._html]
+        if run is not None and _answers_buttons(shell):
+            stop = ipywidgets.Button(description="Stop", icon="stop", tooltip="Interrupt; a second time: kill")
+            _use_main_comm(stop)
+            stop.on_click(lambda _: run.interrupt())
+            parts.append(stop)
+        self._box = ipywidgets.VBox(parts)
+        self._card = display(self._box, display_id=True)
+        self._plot = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def draw(self, container: Container, elapsed_s: float) -> None:
+        """Draw the present state."""
+        self._html.value = card.live_html(container, elapsed_s)
+
+    def freeze(self, container: Container) -> None:
+        """Replace the widget by what a saved notebook can show without a kernel."""
+        data, metadata = card.final_bundle(container)
+        self._card.update(data, raw=True, metadata=metadata)
+        png, alt = card.final_png(container)
+        self._plot.update({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+        self._close_widgets()
+
+    def close(self) -> None:
+        """Take the card away."""
+        self._card.update({"text/plain": ""}, raw=True)
+        self._close_widgets()
+
+    def _close_widgets(self) -> None:
+        for widget in (*self._box.children, self._box):
+            widget.close()
+
+
+def _answers_buttons(shell: Any) -> bool:
+    """Whether a button's callback runs while the main thread is busy: ipykernel's subshells, 7.1 and later."""
+    return bool(getattr(shell.kernel, "_supports_kernel_subshells", False))
+
+
+def _use_main_comm(widget: Any) -> None:
+    # ipykernel 7.4 would answer in the subshell of the request, which waits for the main one.
+    widget.comm.__dict__.pop("_reply_subshell_id", None)

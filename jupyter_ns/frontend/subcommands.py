@@ -1,0 +1,109 @@
+"""``%container SUBCOMMAND …``: a table from names to functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from .. import namespaces, options
+from ..client import get_client
+from ..container import Container
+from ..errors import UsageError
+from ..runner import Run, Sink
+from .tables import NamespaceRow, namespace_table
+
+
+def dispatch(shell: Any, words: list[str]) -> Any:
+    """Run a subcommand.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name; the message lists those there are.
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return None
+    name, *arguments = words
+    if name not in _TABLE:
+        raise UsageError(f"no subcommand {name!r}; there are: {', '.join(_TABLE)}")
+    return _TABLE[name][0](shell, arguments)
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  %container {name:<10} {text}" for name, (_, text) in _TABLE.items())
+    return f"%%container [OPTIONS] [PROGRAM [ARG…]]   run the cell in a fresh container; -h lists the options\n\n{rows}"
+
+
+def _plan(_shell: Any, arguments: list[str]) -> None:
+    """Print the plan of a container, without starting anything."""
+    from .magics import parse_line
+
+    import shlex
+
+    request = parse_line(shlex.join(arguments))
+    run = Run(get_client(), request.spec, Sink())
+    plan = run.container.plan
+    print(plan.describe())
+    for line in plan.weakened:
+        print(f"weakened: {line}")
+
+
+def _explain(shell: Any, _arguments: list[str]) -> None:
+    """Print the steps of the last run, with the time each took."""
+    container = shell.user_ns.get("_container")
+    if not isinstance(container, Container):
+        raise UsageError("nothing has run yet in this notebook; `%container plan …` shows a plan without running it")
+    print(container.plan.describe(container.timings))
+
+
+def _version(_shell: Any, _arguments: list[str]) -> None:
+    facts = get_client().facts
+    print(f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}")
+
+
+def _help(_shell: Any, _arguments: list[str]) -> None:
+    print(options.help_text())
+
+
+_TABLE: dict[str, tuple[Callable[[Any, list[str]], None], str]] = {
+    "plan": (_plan, "[OPTIONS] [PROGRAM]: print how a container would be built; nothing is started"),
+    "explain": (_explain, "print how the last one was built, with the time each step took"),
+    "version": (_version, "versions of this package, the kernel and cgroups"),
+    "options": (_help, "every option of %%container"),
+}
+
+
+def show_namespaces(shell: Any, words: list[str]) -> None:
+    """Show namespace IDs: of the kernel, and of each name, PID or the last container."""
+    rows = [NamespaceRow("kernel", namespaces.read())]
+    if not words and isinstance(shell.user_ns.get("_container"), Container):
+        rows.append(_row_of(shell.user_ns["_container"]))
+    for word in words:
+        known = shell.user_ns.get(word)
+        if isinstance(known, Container):
+            rows.append(_row_of(known))
+        elif word.isdigit():
+            rows.append(_row_of_pid(word))
+        else:
+            raise UsageError(f"{word!r} is neither a process ID nor a variable that holds a Container")
+    html, text = namespace_table(rows, explain=True)
+    if hasattr(shell, "kernel"):
+        shell.display_pub.publish({"text/html": html, "text/plain": text})
+    else:
+        print(text)
+
+
+def _row_of(container: Container) -> NamespaceRow:
+    return NamespaceRow(container.name, {k: i.container for k, i in container.namespaces.items()})
+
+
+def _row_of_pid(word: str) -> NamespaceRow:
+    try:
+        return NamespaceRow(f"PID {word}", namespaces.read(int(word)))
+    except (FileNotFoundError, ProcessLookupError):
+        raise UsageError(f"no process {word} here") from None
+    except PermissionError:
+        raise UsageError(f"process {word} is not ours to look at ({os.strerror(13)})") from None

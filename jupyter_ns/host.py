@@ -1,0 +1,168 @@
+"""What this host can do, as data; `jupyter_ns.runtime.probe` finds it out by doing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+# Kernel interfaces rather than files: a container gets its own or none.
+PSEUDO_FILESYSTEMS = frozenset(
+    "proc sysfs cgroup cgroup2 devtmpfs devpts mqueue debugfs tracefs securityfs pstore bpf configfs fusectl "
+    "hugetlbfs binfmt_misc autofs rpc_pipefs efivarfs nsfs selinuxfs".split()
+)
+# The container has these for itself, so nothing that the host mounted below them is taken over.
+OWN_DIRECTORIES = ("/proc", "/sys", "/dev", "/tmp")
+
+
+class MountEntry(NamedTuple):
+    """One line of ``/proc/PID/mountinfo``: proc_pid_mountinfo(5)."""
+
+    mount_id: int
+    parent_id: int
+    device: str
+    root: str
+    path: str
+    options: str
+    fstype: str
+    source: str
+
+    @property
+    def readonly(self) -> bool:
+        """Whether the mount (not the file system) is read-only."""
+        return "ro" in self.options.split(",")
+
+
+class Submount(NamedTuple):
+    """A mount of the host's below ``/`` that a container takes over.
+
+    Attributes
+    ----------
+    path : str
+        Where it is.
+    how : str
+        ``overlay`` (copy-on-write) or ``bind`` (read-only).
+    reason : str
+        Why it is not an overlay; empty if it is one, or if the host has it read-only too.
+    """
+
+    path: str
+    how: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What this host can do; each ``…_error`` is empty where it can, else the reason.
+
+    Attributes
+    ----------
+    rootless : bool
+        The engine is root only in a user namespace of its own.
+    uid, gid : int
+        The notebook user's IDs, outside.
+    id_ranges : bool
+        More than one ID is mapped in the engine's user namespace (newuidmap(1)).
+    namespaces : dict of str to str
+        Kind to reason why it cannot be made; empty reason: it can.
+    overlay_error, mknod_error, proc_error, sysfs_error, seccomp_error, setattr_error : str
+        Each tried in a throw-away child.
+    submounts : tuple of Submount
+        In mount order.
+    masked, readonly_paths : tuple of (str, bool)
+        Paths of the container policy that exist here, and whether each is a directory.
+    staging : tuple of str
+        Directories without mounts below, on which a container's tmpfs may be staged.
+    cgroup : dict
+        The cgroup back end's own facts.
+    cgroup_mounts : tuple of (str, str, str)
+        Path below ``/sys/fs/cgroup``, file system type and options, to show a container its own.
+    """
+
+    kernel: str = ""
+    arch: str = ""
+    rootless: bool = False
+    uid: int = 0
+    gid: int = 0
+    id_ranges: bool = True
+    cpus: int = 1
+    last_cap: int = 40
+    namespaces: dict[str, str] = field(default_factory=dict)
+    overlay_error: str = ""
+    mknod_error: str = ""
+    proc_error: str = ""
+    sysfs_error: str = ""
+    seccomp_error: str = ""
+    setattr_error: str = ""
+    keyring_error: str = ""
+    submounts: tuple[Submount, ...] = ()
+    masked: tuple[tuple[str, bool], ...] = ()
+    readonly_paths: tuple[tuple[str, bool], ...] = ()
+    staging: tuple[str, ...] = ("/mnt",)
+    cgroup: dict[str, Any] = field(default_factory=dict)
+    cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
+    weakened: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a map for the wire."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> HostFacts:
+        """Build from what `to_dict` gave."""
+        d = dict(data)
+        d["submounts"] = tuple(Submount(*s) for s in d.get("submounts", ()))
+        for key in ("masked", "readonly_paths", "cgroup_mounts"):
+            d[key] = tuple(tuple(p) for p in d.get(key, ()))
+        for key in ("staging", "weakened"):
+            d[key] = tuple(d.get(key, ()))
+        return cls(**d)
+
+
+def parse_mountinfo(text: str) -> list[MountEntry]:
+    """Parse ``/proc/PID/mountinfo``, in its order.
+
+    Examples
+    --------
+    >>> parse_mountinfo("27 1 254:0 / /a\\\\040b rw,relatime - ext4 /dev/vda rw\\n")[0].path
+    '/a b'
+    """
+    entries = []
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        f, r = left.split(" "), right.split(" ")
+        entries.append(
+            MountEntry(
+                int(f[0]), int(f[1]), f[2], _unescape(f[3]), _unescape(f[4]), f[5], r[0], _unescape(r[1])
+            )
+        )
+    return entries
+
+
+def _unescape(text: str) -> str:
+    if "\\" not in text:
+        return text
+    for code, char in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Whether `path` is `directory` or lies below it."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def visible_mounts(entries: list[MountEntry]) -> list[MountEntry]:
+    """Return the mounts that a path look-up reaches: those that no later mount hides.
+
+    Examples
+    --------
+    >>> text = "1 0 8:1 / / rw - ext4 a rw\\n2 1 8:2 / /m/x rw - ext4 b rw\\n3 1 8:3 / /m rw - ext4 c rw\\n"
+    >>> [m.path for m in visible_mounts(parse_mountinfo(text))]
+    ['/', '/m']
+    """
+    visible: list[MountEntry] = []
+    for entry in entries:
+        # A later mount hides what stood at its path and below, unless that is its own parent.
+        visible = [v for v in visible if not is_below(v.path, entry.path)]
+        visible.append(entry)
+    return visible

@@ -1,0 +1,435 @@
+"""Compile a spec and host facts to a plan. Pure: everything known about the host comes as data.
+
+The order of the stages matters; each function below says what it needs and leaves.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os.path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from stat import S_IFCHR, S_IFREG
+
+from ..errors import UnsupportedError
+from ..host import HostFacts, is_below
+from ..namespaces import BY_NAME, KINDS
+from ..spec import ContainerSpec, Mount
+from .finish import finish_steps
+from .steps import MOUNT_FLAGS as MS
+from .steps import Op, Plan, Step
+
+RDONLY, NOSUID, NODEV, NOEXEC = MS["MS_RDONLY"], MS["MS_NOSUID"], MS["MS_NODEV"], MS["MS_NOEXEC"]
+REMOUNT, BIND, REC, PRIVATE = MS["MS_REMOUNT"], MS["MS_BIND"], MS["MS_REC"], MS["MS_PRIVATE"]
+MNT_DETACH = 2
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+DEV_LINKS = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+)
+OLD_ROOT = "/.jupyter_ns-old-root"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanInputs:
+    """What differs from container to container and is not the user's to say.
+
+    Attributes
+    ----------
+    container_id : str
+        64 hexadecimal digits.
+    environment : tuple of str
+        ``NAME=value``, for execve(2).
+    uid, gid : int
+        IDs inside; `groups` the supplementary ones.
+    source_is_dir : dict of str to bool
+        For each bind source: whether it is a directory.
+    exposed : tuple of str
+        Directories that must be seen although they lie below one of the container's own
+        (the notebook's directory or a virtual environment below ``/tmp``).
+    prebuilt_network : bool
+        A network namespace was made ahead of time, as descriptor ``netns``.
+    rlimits : tuple of (int, int, int)
+        Resource, soft, hard.
+    seccomp : bytes
+        BPF program; empty for none.
+    capabilities : int
+        Mask of what stays.
+    bare : bool
+        Build the container and wait, as a place for a forked kernel to enter; run nothing.
+    """
+
+    container_id: str
+    environment: tuple[str, ...] = ()
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    source_is_dir: dict[str, bool] = field(default_factory=dict)
+    exposed: tuple[str, ...] = ()
+    prebuilt_network: bool = False
+    rlimits: tuple[tuple[int, int, int], ...] = ()
+    seccomp: bytes = b""
+    capabilities: int = 0
+    workdir_exists: bool = True
+    bare: bool = False
+
+
+def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
+    """Compile the plan of one container.
+
+    Parameters
+    ----------
+    spec : ContainerSpec
+        What the user asked for.
+    facts : HostFacts
+        What the host can do.
+    inputs : PlanInputs
+        What is particular to this container.
+
+    Returns
+    -------
+    Plan
+        Steps in order, and what they could not give.
+
+    Raises
+    ------
+    UnsupportedError
+        If the spec needs what `facts` say this host cannot do.
+    """
+    weakened: list[str] = []
+    kinds = _kinds(spec, facts, weakened)
+    build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
+    steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
+    return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
+
+
+def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozenset[str]:
+    """Choose the kinds of namespace to make; refuse where a needed one cannot be made."""
+    wanted = {k.name for k in KINDS} - set(spec.without)
+    if spec.network == "host":
+        wanted.discard("network")
+    if spec.userns != "private":
+        wanted.discard("user")  # rootless, the engine is already in one of its own
+    for name in sorted(wanted):
+        reason = facts.namespaces.get(name, "")
+        if not reason:
+            continue
+        if name in ("time", "cgroup"):  # Linux 5.6 and 4.6: what is missing weakens no limit
+            wanted.discard(name)
+            weakened.append(f"no {name} namespace: {reason}")
+        else:
+            raise UnsupportedError(
+                f"a {name} namespace cannot be made here: {reason}. Leave it out, knowingly, with --without {name}"
+            )
+    if "mount" in wanted and facts.overlay_error:
+        raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}")
+    if spec.time_offset_seconds and "time" not in wanted:
+        raise UnsupportedError("--time-offset needs a time namespace, which this container does not have")
+    return frozenset(wanted)
+
+
+@dataclass(slots=True)
+class _Build:
+    """The stages of one plan. `staging` is a host directory on which a tmpfs is mounted, in the child only."""
+
+    spec: ContainerSpec
+    facts: HostFacts
+    inputs: PlanInputs
+    kinds: frozenset[str]
+    weakened: list[str]
+    staging: str = ""
+
+    def clone_flags(self) -> int:
+        """Namespaces that clone3 makes: all but those that a step must make later, or has in stock."""
+        if self.spec.python:
+            return 0
+        return self._flags() | (BY_NAME["pid"].flag if "pid" in self.kinds else 0)
+
+    def _flags(self) -> int:
+        later = {"cgroup", "time", "pid"} | ({"network"} if self.inputs.prebuilt_network else set())
+        return sum(BY_NAME[k].flag for k in self.kinds - later)
+
+    def entry(self) -> Iterator[Step]:
+        """Should: leave no descriptor of the engine open, and be in every namespace but the cgroup's.
+
+        Mustn't: touch the file system.
+        """
+        fds: list[tuple[str, int]] = [("stdin", 0), ("stdout", 1), ("stderr", 2)]
+        if self.spec.python:
+            fds.append(("channel", 3))
+        fds += [("report", len(fds)), ("go", len(fds) + 1)]
+        if self.inputs.prebuilt_network:
+            fds.append(("netns", len(fds)))
+        yield Step(Op.FDS, (tuple(fds),), why="standard streams; everything else is closed")
+        yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
+        if self.spec.python and self._flags():
+            yield Step(Op.UNSHARE, (self._flags(),), why="a fork of the zygote leaves its namespaces")
+        if self.inputs.prebuilt_network and "network" in self.kinds:
+            number = dict(fds)["netns"]
+            yield Step(Op.SETNS, (number, BY_NAME["network"].flag), why="built ahead of time, never used")
+        if "user" in self.kinds:
+            yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
+            yield Step(Op.SETRESGID, (0,), why="root of the new user namespace")
+            yield Step(Op.SETRESUID, (0,), why="root of the new user namespace")
+        if "time" in self.kinds:
+            yield from self._time()
+
+    def _time(self) -> Iterator[Step]:
+        flag = BY_NAME["time"].flag
+        yield Step(Op.UNSHARE, (flag,), why="its clocks; entered below, time_namespaces(7)")
+        if self.spec.time_offset_seconds:
+            seconds, rest = divmod(self.spec.time_offset_seconds, 1)
+            ns = int(rest * 1e9)
+            data = f"monotonic {int(seconds)} {ns}\nboottime {int(seconds)} {ns}\n"
+            yield Step(
+                Op.WRITE, ("/proc/self/timens_offsets", data), why="before anyone is inside", option="--time-offset"
+            )
+        yield Step(Op.SETNS_PATH, ("/proc/self/ns/time_for_children", flag), why="enter it ourselves")
+
+    def filesystem(self) -> Iterator[Step]:
+        """Should: make the new root, with its own /proc, /dev, /sys and /tmp, and move into it.
+
+        Mustn't: let any mount show outside (everything is private first).
+        """
+        if "mount" not in self.kinds:
+            yield Step(Op.WAIT, ("cgroup",), why="the engine puts us into our cgroup")
+            return
+        self.staging = self._choose_staging()
+        yield Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None), why="no mount made here shows outside")
+        yield Step(
+            Op.MOUNT,
+            ("tmpfs", self.staging, "tmpfs", NOSUID | NODEV, "mode=0755"),
+            why="holds everything the container writes; goes with it",
+        )
+        yield from self._root()
+        yield from self._submounts()
+        yield from self._dev()
+        yield Step(
+            Op.WAIT, ("cgroup",), why="the engine puts us into our cgroup and keeps hold of the writable layer"
+        )
+        if "cgroup" in self.kinds:
+            yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="only now, so that our cgroup is its root")
+        yield from self._proc_sys()
+        yield from self._tmp_and_exposed()
+        yield from self._pivot()
+        yield from self._user_mounts()
+        yield from self._policy_paths()
+        yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
+        yield Step(Op.RMDIR, (OLD_ROOT,))
+        if self.spec.readonly:
+            yield Step(
+                Op.MOUNT, (None, "/", None, REMOUNT | BIND | RDONLY, None), why="root is read-only", option="--read-only"
+            )
+
+    def _choose_staging(self) -> str:
+        needed = [m.source for m in self.spec.mounts if m.type == "bind"]
+        needed += [*self.inputs.exposed, self.spec.workdir, *(s.path for s in self.facts.submounts)]
+        for directory in self.facts.staging:
+            if not any(is_below(path, directory) for path in needed if path):
+                return directory
+        raise UnsupportedError(
+            f"no directory to stage the container's file system on: {', '.join(self.facts.staging)} all hold something"
+            " that the container needs"
+        )
+
+    def _overlay(self, index: int, lower: str, target: str, why: str) -> Iterator[Step]:
+        upper, work = f"{self.staging}/u{index}", f"{self.staging}/w{index}"
+        extra = ",userxattr" if self.facts.rootless or "user" in self.kinds else ""
+        yield Step(Op.MKDIR, (upper, 0o755))
+        yield Step(Op.MKDIR, (work, 0o755))
+        data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
+        yield Step(Op.MOUNT, ("overlay", target, "overlay", NODEV, data), why=why)
+
+    def _root(self) -> Iterator[Step]:
+        s, host = self.staging, hostname(self.spec, self.inputs)
+        for directory in ("/root", "/etc-layer", "/etc-layer/etc"):
+            yield Step(Op.MKDIR, (s + directory, 0o755))
+        yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hostname", host + "\n"))
+        hosts = f"127.0.0.1\tlocalhost {host}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+        yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hosts", hosts))
+        yield from self._overlay(0, f"{s}/etc-layer:/", f"{s}/root", "the host's root, copy-on-write")
+
+    def _submounts(self) -> Iterator[Step]:
+        for index, sub in enumerate(self.facts.submounts, start=1):
+            target = f"{self.staging}/root{sub.path}"
+            if sub.how == "overlay":
+                yield from self._overlay(index, escape_lower(sub.path), target, "a mount of the host's, copy-on-write")
+                continue
+            yield Step(Op.MOUNT, (sub.path, target, None, BIND, None), why="a mount of the host's")
+            yield from self._make_readonly(target, recursive=False)
+            if sub.reason:
+                self.weakened.append(f"{sub.path} is read-only inside: {sub.reason}")
+
+    def _make_readonly(self, path: str, *, recursive: bool, option: str = "") -> Iterator[Step]:
+        if not self.facts.setattr_error:
+            at = 0x8000 if recursive else 0
+            yield Step(Op.MOUNT_SETATTR, (path, at, 1, 0), why="read-only", option=option)
+            return
+        if recursive:
+            self.weakened.append(f"mounts below {path} stay writable: {self.facts.setattr_error}")
+        yield Step(Op.MOUNT, (None, path, None, REMOUNT | BIND | RDONLY, None), why="read-only", option=option)
+
+    def _dev(self) -> Iterator[Step]:
+        dev = f"{self.staging}/root/dev"
+        yield Step(Op.MOUNT, ("tmpfs", dev, "tmpfs", NOSUID | NOEXEC, "mode=0755,size=65536k"))
+        yield Step(Op.UMASK, (0,), why="modes as given")
+        for name, major, minor in DEVICES:
+            if self.facts.mknod_error or "user" in self.kinds:
+                yield Step(Op.MKNOD, (f"{dev}/{name}", S_IFREG | 0o666, 0))
+                yield Step(Op.MOUNT, (f"/dev/{name}", f"{dev}/{name}", None, BIND, None))
+            else:
+                yield Step(Op.MKNOD, (f"{dev}/{name}", S_IFCHR | 0o666, major << 8 | minor))
+        for target, link in DEV_LINKS:
+            yield Step(Op.SYMLINK, (target, f"{dev}/{link}"))
+        for directory in ("pts", "shm", "mqueue"):
+            yield Step(Op.MKDIR, (f"{dev}/{directory}", 0o755))
+        yield Step(
+            Op.MOUNT, ("devpts", f"{dev}/pts", "devpts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+        )
+        size = f"mode=1777,size={self.spec.shm_size_bytes}"
+        yield Step(Op.MOUNT, ("shm", f"{dev}/shm", "tmpfs", NOSUID | NODEV | NOEXEC, size), option="--shm-size")
+        if "ipc" in self.kinds:
+            yield Step(Op.MOUNT, ("mqueue", f"{dev}/mqueue", "mqueue", NOSUID | NODEV | NOEXEC, None))
+
+    def _proc_sys(self) -> Iterator[Step]:
+        proc, sys = f"{self.staging}/root/proc", f"{self.staging}/root/sys"
+        if "pid" not in self.kinds or self.facts.proc_error:
+            if "pid" in self.kinds:
+                self.weakened.append(f"/proc shows the host's processes: {self.facts.proc_error}")
+            yield Step(Op.MOUNT, ("/proc", proc, None, BIND | REC, None), why="the host's own")
+        else:
+            yield Step(
+                Op.MOUNT, ("proc", proc, "proc", NOSUID | NODEV | NOEXEC, None), why="of the new PID namespace"
+            )
+        if "network" not in self.kinds or self.facts.sysfs_error:
+            yield Step(Op.MOUNT, ("/sys", sys, None, BIND | REC, None), why="the host's own")
+            yield from self._make_readonly(sys, recursive=True)
+            return
+        flags = NOSUID | NODEV | NOEXEC | RDONLY
+        yield Step(Op.MOUNT, ("sysfs", sys, "sysfs", flags, None), why="of the new network namespace")
+        if "cgroup" in self.kinds:
+            yield from self._cgroup_mounts(f"{sys}/fs/cgroup", flags)
+
+    def _cgroup_mounts(self, base: str, flags: int) -> Iterator[Step]:
+        mounts = self.facts.cgroup_mounts
+        if any(path for path, _, _ in mounts):  # v1: a directory for each hierarchy
+            yield Step(Op.MOUNT, ("tmpfs", base, "tmpfs", NOSUID | NODEV | NOEXEC, "mode=0755,size=64k"))
+        for path, fstype, options in mounts:
+            if path:
+                yield Step(Op.MKDIR, (f"{base}/{path}", 0o755))
+            target = f"{base}/{path}".rstrip("/")
+            yield Step(Op.MOUNT, (fstype, target, fstype, flags, options or None), why="our cgroup as its root")
+
+    def _tmp_and_exposed(self) -> Iterator[Step]:
+        root = f"{self.staging}/root"
+        yield Step(Op.MOUNT, ("tmpfs", f"{root}/tmp", "tmpfs", NOSUID | NODEV, "mode=1777"), why="its own /tmp")
+        for number, path in enumerate(self.inputs.exposed):
+            for parent in parents(path):
+                if parent not in OWN_AND_ROOT:
+                    yield Step(Op.MKDIR, (root + parent, 0o755), tolerate=errno.EEXIST)
+            yield Step(Op.MKDIR, (root + path, 0o755), tolerate=errno.EEXIST)
+            index = len(self.facts.submounts) + 1 + number
+            yield from self._overlay(index, escape_lower(path), root + path, "seen although it lies in a hidden place")
+
+    def _pivot(self) -> Iterator[Step]:
+        root = f"{self.staging}/root"
+        yield Step(Op.MKDIR, (root + OLD_ROOT, 0o700))
+        yield Step(Op.PIVOT_ROOT, (root, root + OLD_ROOT), why="the new root; paths resolve inside it from here on")
+        yield Step(Op.CHDIR, ("/",))
+
+    def _user_mounts(self) -> Iterator[Step]:
+        for m in self.spec.mounts:
+            is_dir = m.type == "tmpfs" or self.inputs.source_is_dir[m.source]
+            for parent in parents(m.destination):
+                yield Step(Op.MKDIR, (parent, 0o755), tolerate=errno.EEXIST, option=m.option)
+            if is_dir:
+                yield Step(Op.MKDIR, (m.destination, 0o755), tolerate=errno.EEXIST, option=m.option)
+            else:
+                yield Step(Op.MKNOD, (m.destination, S_IFREG | 0o644, 0), tolerate=errno.EEXIST, option=m.option)
+            yield from self._user_mount(m)
+
+    def _user_mount(self, m: Mount) -> Iterator[Step]:
+        if m.type == "tmpfs":
+            flags = sum(MS["MS_" + f.upper()] for f in m.flags)
+            args = ("tmpfs", m.destination, "tmpfs", flags, m.options or None)
+            yield Step(Op.MOUNT, args, option=m.option)
+        else:
+            yield Step(Op.MOUNT, (OLD_ROOT + m.source, m.destination, None, BIND | REC, None), option=m.option)
+        if "slave" in m.propagation or "shared" in m.propagation:
+            flag = MS["MS_SLAVE"] if "slave" in m.propagation else MS["MS_SHARED"]
+            recursive = REC if m.propagation.startswith("r") else 0
+            yield Step(Op.MOUNT, (None, m.destination, None, flag | recursive, None), option=m.option)
+        if m.readonly and m.type == "bind":
+            yield from self._make_readonly(m.destination, recursive=True, option=m.option)
+
+    def _policy_paths(self) -> Iterator[Step]:
+        unmasked = self.spec.privileged or "systempaths=unconfined" in self.spec.security_options
+        if unmasked or ("pid" not in self.kinds) or self.facts.proc_error:
+            if not unmasked:
+                yield from self._make_readonly("/proc", recursive=True)
+            return
+        for path, is_dir in self.facts.masked:
+            if is_dir:
+                yield Step(Op.MOUNT, ("tmpfs", path, "tmpfs", RDONLY, None), tolerate=errno.ENOENT, why="masked")
+            else:
+                yield Step(Op.MOUNT, ("/dev/null", path, None, BIND, None), tolerate=errno.ENOENT, why="masked")
+        for path, _ in self.facts.readonly_paths:
+            yield Step(Op.MOUNT, (path, path, None, BIND | REC, None), tolerate=errno.ENOENT)
+            flags = REMOUNT | BIND | RDONLY | NOSUID | NODEV | NOEXEC
+            yield Step(Op.MOUNT, (None, path, None, flags, None), tolerate=errno.ENOENT, why="read-only")
+
+    def joined(self) -> Iterator[Step]:
+        """Should: name the host and bring up what the new namespaces need.
+
+        Mustn't: do so in a namespace that is the host's.
+        """
+        if "uts" in self.kinds:
+            yield Step(Op.HOSTNAME, (hostname(self.spec, self.inputs),), why="the container's ID, or --hostname")
+            if self.spec.domainname:
+                yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
+        if "network" in self.kinds and not self.inputs.prebuilt_network:
+            yield Step(Op.LINK_UP, ("lo",), why="loopback, the only interface")
+        for name, value in self.spec.sysctls:
+            path = "/proc/sys/" + name.replace(".", "/")
+            yield Step(Op.WRITE, (path, value), option=f"--sysctl {name}={value}")
+
+
+OWN_AND_ROOT = ("/", "/tmp", "/dev", "/proc", "/sys")
+
+
+def hostname(spec: ContainerSpec, inputs: PlanInputs) -> str:
+    """Return the host name inside: ``--hostname``, or the first 12 digits of the container's ID."""
+    return spec.hostname or inputs.container_id[:12]
+
+
+def parents(path: str) -> list[str]:
+    """List the proper ancestors of `path`, outermost first, without ``/``.
+
+    Examples
+    --------
+    >>> parents("/a/b/c")
+    ['/a', '/a/b']
+    """
+    parts = os.path.normpath(path).strip("/").split("/")
+    return ["/" + "/".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def escape_lower(path: str) -> str:
+    """Escape a path for overlay's ``lowerdir=``, where ``:`` and ``,`` separate.
+
+    Examples
+    --------
+    >>> print(escape_lower("/a:b,c"))
+    /a\\:b\\,c
+    """
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def to_json(plan: Plan) -> str:
+    """Write a plan as JSON, one object a step, for golden tests and records."""
+    steps = [{"op": s.op.name, "call": s.describe(), "why": s.why, "option": s.option} for s in plan.steps]
+    return json.dumps({"clone_flags": plan.clone_flags, "steps": steps, "weakened": list(plan.weakened)}, indent=1)

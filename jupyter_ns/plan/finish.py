@@ -1,0 +1,82 @@
+"""The last stage of a plan: privileges are given up, and the payload starts."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..host import HostFacts
+from ..spec import ContainerSpec
+from .steps import Op, Step
+
+if TYPE_CHECKING:
+    from .build import PlanInputs
+
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 8, 38, 9
+
+
+def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:
+    """Should: reach the working directory as root, then hold no more than the payload may.
+
+    Mustn't: need, after the seccomp filter is on, a call that the filter refuses.
+    """
+    yield Step(Op.UMASK, (0o022,))
+    if spec.init and not spec.python:
+        yield Step(Op.INIT, why="the parent stays as PID 1 and reaps; the child goes on", option="--init")
+    if not facts.keyring_error:
+        yield Step(Op.KEYRING, why="a session keyring of its own, keyrings(7)")
+    if spec.workdir:
+        yield from _workdir(spec, inputs.workdir_exists)
+    if spec.oom_score_adj:
+        text = str(spec.oom_score_adj)
+        yield Step(Op.WRITE, ("/proc/self/oom_score_adj", text), option="--oom-score-adj")
+    for resource, soft, hard in inputs.rlimits:
+        yield Step(Op.RLIMIT, (resource, soft & (2**64 - 1), hard & (2**64 - 1)), option="--ulimit")
+    yield from _privileges(spec, facts, inputs)
+    yield Step(Op.PRCTL, (PR_SET_PDEATHSIG, SIGKILL), why="die with the engine; after the last change of IDs")
+    if not inputs.bare:
+        yield Step(Op.WAIT, ("go",), why="everything is ready")
+    if spec.python:
+        return
+    yield Step(Op.SIGNALS, why="the engine's dispositions are not the payload's")
+    argv = ((spec.entrypoint,) if spec.entrypoint else ()) + spec.argv
+    yield Step(Op.EXEC, (search_path(argv[0], inputs.environment), argv, inputs.environment))
+
+
+def _workdir(spec: ContainerSpec, exists: bool) -> Iterator[Step]:
+    parts = spec.workdir.strip("/").split("/")
+    for i in range(1, len(parts) + 1) if not exists else ():
+        path = "/" + "/".join(parts[:i])
+        yield Step(Op.MKDIR, (path, 0o755), tolerate=errno.EEXIST, why="made if absent", option="--workdir")
+    yield Step(Op.CHDIR, (spec.workdir,), option="--workdir")
+
+
+def _privileges(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:
+    no_new_privs = any(o in ("no-new-privileges", "no-new-privileges=true") for o in spec.security_options)
+    if no_new_privs:
+        yield Step(Op.PRCTL, (PR_SET_NO_NEW_PRIVS, 1), option="--security-opt no-new-privileges")
+    if inputs.seccomp:
+        # Before the capabilities go: without no_new_privs the call needs CAP_SYS_ADMIN.
+        yield Step(Op.SECCOMP, (inputs.seccomp,), why="Docker's default profile")
+    yield Step(Op.BOUNDING, (inputs.capabilities, facts.last_cap), why="what no execve can bring back")
+    if inputs.uid or inputs.gid or inputs.groups:
+        yield Step(Op.SETGROUPS, (inputs.groups,), option="--user")
+        yield Step(Op.SETRESGID, (inputs.gid,), option="--user")
+        yield Step(Op.SETRESUID, (inputs.uid,), option="--user")
+    if not inputs.uid:
+        yield Step(Op.CAPSET, (inputs.capabilities, 0))
+
+
+def search_path(program: str, environment: tuple[str, ...]) -> tuple[str, ...]:
+    """List the paths at which execvp(3) would look for `program`.
+
+    Examples
+    --------
+    >>> search_path("sh", ("HOME=/", "PATH=/usr/bin:/bin"))
+    ('/usr/bin/sh', '/bin/sh')
+    """
+    if "/" in program:
+        return (program,)
+    path = next((e[5:] for e in environment if e.startswith("PATH=")), "/usr/bin:/bin")
+    return tuple(f"{directory or '.'}/{program}" for directory in path.split(":"))

@@ -1,0 +1,364 @@
+"""Follow one run from request to end, and leave a `Container`.
+
+The frontend (or `jupyter_ns.run`) gives a `Sink`, which is told what happens; nothing here
+prints.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import namespaces
+from .client import EngineClient
+from .container import Change, Container, LimitRecord
+from .errors import EngineError, TransferError, from_dict
+from .namespaces import NamespaceID
+from .runtime import channel
+from .runtime.protocol import CHUNK, Kind
+from .spec import ContainerSpec
+
+MAX_OUTPUT_CHARS = 4 * 1024 * 1024
+"""Characters of each of stdout and stderr that are shown and kept; the rest is counted."""
+MAX_RETURN_BYTES = 1 << 32
+
+
+class Sink:
+    """What a run tells; every method may be overridden, none must."""
+
+    def on_started(self, container: Container) -> None:
+        """The payload is about to run."""
+
+    def on_text(self, stream: str, text: str) -> None:
+        """Output came, ``stdout`` or ``stderr``."""
+
+    def on_sample(self, container: Container) -> None:
+        """`container.usage` has a new sample."""
+
+    def on_message(self, kind: str, body: Any) -> None:
+        """The cell displays something: ``display``, ``clear``, ``result`` or ``error``. Hostile data."""
+
+    def on_input(self, prompt: str, password: bool) -> str:
+        """The cell asks for a line of input."""
+        raise EOFError("no input here")
+
+    def tick(self, container: Container) -> float:
+        """Called between frames; return the seconds until it wants to be called again."""
+        return 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A notebook cell for a container.
+
+    Attributes
+    ----------
+    source : str
+        IPython source.
+    execution_count : int
+        The number in the prompt.
+    variables : dict
+        Name to value, sent in.
+    out : tuple of str
+        Names to bring out.
+    trust : bool
+        Whether what comes out may be unpickled.
+    """
+
+    source: str
+    execution_count: int = 1
+    variables: dict[str, Any] = field(default_factory=dict)
+    out: tuple[str, ...] = ()
+    trust: bool = False
+
+
+class _Text:
+    """One output stream: decoded as it comes, bounded, its overflow counted."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._parts: list[str] = []
+        self._left = MAX_OUTPUT_CHARS
+        self._dropped = 0
+
+    def feed(self, data: bytes, final: bool = False) -> str:
+        """Take bytes; return the text to show."""
+        text = self._decode(data, final)
+        shown, rest = text[: self._left], text[self._left :]
+        self._left -= len(shown)
+        self._dropped += len(rest)
+        self._parts.append(shown)
+        return shown
+
+    def note(self) -> str:
+        """Say what was dropped; empty if nothing was."""
+        if not self._dropped:
+            return ""
+        return f"\n[{self.name}: {self._dropped:,} further characters are not shown; {MAX_OUTPUT_CHARS:,} are]\n"
+
+    def text(self) -> str:
+        """Return everything kept, and the note."""
+        return "".join(self._parts) + self.note()
+
+
+class Run:
+    """One run of one container.
+
+    Parameters
+    ----------
+    client : EngineClient
+        Whose engine runs it.
+    spec : ContainerSpec
+        What to run.
+    sink : Sink
+        Who is told.
+    """
+
+    def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
+        self._client, self._sink = client, sink
+        self.container = Container(id=uuid.uuid4().hex + uuid.uuid4().hex, spec=spec)
+        self.container.name = spec.name or self.container.short_id
+        self.container.facts = client.facts.to_dict()
+        self.outputs: dict[str, Any] = {}
+        self.transfer_error: TransferError | None = None
+        self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
+        self._streams = {1: _Text("stdout"), 2: _Text("stderr")}
+        self._error: Exception | None = None
+        self._ended = False
+        self._interrupts = 0
+        self._kernel_namespaces = namespaces.read()
+
+    def execute(self, *, stdin: bytes | None = b"", cell: Cell | None = None) -> Container:
+        """Run to the end.
+
+        Parameters
+        ----------
+        stdin : bytes or None
+            What the payload reads; None leaves standard input open and empty.
+        cell : Cell, optional
+            For a Python cell.
+
+        Returns
+        -------
+        Container
+            However it ended; errors of the payload are not raised here.
+
+        Raises
+        ------
+        SetupError, UsageError, UnsupportedError
+            Nothing ran, nothing is left.
+        TransferError
+            A variable could not be sent in (nothing ran).
+        EngineError
+            The engine went away.
+        """
+        c, client = self.container, self._client
+        pieces = self._pack(cell) if cell is not None else []
+        client.subscribe(c.id, self._on_frame)
+        try:
+            request = {"spec": c.spec.to_dict(), "environ": environment(), "exposed": exposed()}
+            client.send(Kind.RUN, c.id, request)
+            with self._interruptible() as wake_fd:
+                client.send_channel(c.id, pieces)
+                if stdin is not None:
+                    for at in range(0, len(stdin), CHUNK):
+                        client.send(Kind.STDIN, c.id, stdin[at : at + CHUNK])
+                    client.send(Kind.STDIN, c.id, None)
+                while not self._ended:
+                    client.wait(self._is_ended, until=time.monotonic() + self._sink.tick(c), wake_fd=wake_fd)
+                    self._forward_interrupts(wake_fd)
+        finally:
+            client.unsubscribe(c.id)
+        if self._error is not None:
+            c.status = "exited"
+            raise self._error
+        return c
+
+    def _is_ended(self) -> bool:
+        return self._ended
+
+    @staticmethod
+    def _pack(cell: Cell) -> list[bytes | memoryview]:
+        buffers: list[Any] = []
+        if cell.variables:
+            from . import transfer  # cloudpickle: only once it is needed
+
+            data, extra = transfer.pack(cell.variables)
+            buffers = [data, *extra]
+        body = {
+            "source": cell.source,
+            "execution_count": cell.execution_count,
+            "out": list(cell.out),
+            "trust": cell.trust,
+            "sys_path": sys.path,
+        }
+        return channel.encode("cell", body, buffers)
+
+    # ---- interrupts ----
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[int]:
+        """Turn SIGINT into a wake-up, so that it cannot tear a frame apart; only in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield -1
+            return
+        wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        previous = signal.signal(signal.SIGINT, lambda *_: os.write(write, b"i"))
+        self._default_interrupt = previous
+        try:
+            yield wake
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            os.close(wake)
+            os.close(write)
+
+    def _forward_interrupts(self, wake_fd: int) -> None:
+        if wake_fd < 0:
+            return
+        with contextlib.suppress(BlockingIOError):
+            for _ in os.read(wake_fd, 64):
+                self.interrupt()
+
+    def interrupt(self) -> None:
+        """Interrupt the container; from the second time on, kill it."""
+        self._interrupts += 1
+        if self._interrupts == 1:
+            self._client.send(Kind.SIGNAL, self.container.id, int(signal.SIGINT))
+        else:
+            self._client.send(Kind.KILL, self.container.id, "interrupted")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user asked to stop."""
+        return self._interrupts > 0
+
+    # ---- what the engine says ----
+
+    def _on_frame(self, kind: Kind, payload: Any) -> None:
+        if kind is Kind.STREAM:
+            self._show(payload[0], payload[1])
+        elif kind is Kind.SAMPLE:
+            self.container.usage.append(payload)
+            self._sink.on_sample(self.container)
+        elif kind is Kind.CHANNEL_OUT:
+            self._on_channel(payload)
+        elif kind is Kind.STARTED:
+            self._on_started(payload)
+        elif kind is Kind.EXIT:
+            self._on_exit(payload)
+        elif kind is Kind.ERROR:
+            self._error = from_dict(payload)
+            self._ended = True
+
+    def _show(self, number: int, data: bytes, final: bool = False) -> None:
+        stream = self._streams[number]
+        text = stream.feed(data, final)
+        if text:
+            self._sink.on_text(stream.name, text)
+
+    def _on_started(self, payload: dict[str, Any]) -> None:
+        c = self.container
+        c.status, c.pid = "running", payload["pid"]
+        c.limits = [LimitRecord(*r) for r in payload["limits"]]
+        c.weakened = list(payload["weakened"])
+        c.namespaces = {
+            kind: NamespaceID(own, payload["namespaces"].get(kind, own))
+            for kind, own in self._kernel_namespaces.items()
+        }
+        self._sink.on_started(c)
+
+    def _on_exit(self, payload: dict[str, Any]) -> None:
+        c = self.container
+        for number, stream in self._streams.items():
+            self._show(number, b"", final=True)
+            if stream.note():
+                self._sink.on_text(stream.name, stream.note())
+        c.stdout, c.stderr = self._streams[1].text(), self._streams[2].text()
+        c.status, c.exit_code, c.reason = "exited", payload["exit_code"], payload["reason"]
+        c.wall_seconds = payload["wall_seconds"]
+        c.timings = payload["timings"]
+        c.changes = [Change(*change) for change in payload["changes"]]
+        c.changes_truncated = payload["changes_truncated"]
+        c.peak_memory_bytes, c.peak_memory_source = payload["peak"]
+        c.usage.append(payload["sample"])
+        if payload["oom_kills"]:
+            c.usage.events.append((payload["sample"][0], "oom"))
+        c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
+        c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
+        self._ended = True
+
+    # ---- what the cell says: hostile until parsed ----
+
+    def _on_channel(self, data: bytes) -> None:
+        try:
+            for kind, body, buffers in self._decoder.feed(data):
+                self._on_message(kind, body, buffers)
+        except (EngineError, KeyError, TypeError, ValueError) as e:
+            self._client.send(Kind.KILL, self.container.id, "killed")
+            self._error = EngineError(f"the container sent what is not a message of ours, and was killed: {e}")
+
+    def _on_message(self, kind: str, body: Any, buffers: list[bytearray]) -> None:
+        if kind == "value":
+            self.container.value = self._value(body, buffers)
+        elif kind == "value_error":
+            self.container.value_note = str(body["message"])
+        elif kind == "out":
+            self.outputs = self._value(body, buffers)
+        elif kind == "out_error":
+            self.transfer_error = TransferError(str(body["message"]))
+        elif kind == "input":
+            self._answer(str(body["prompt"]), bool(body["password"]))
+        elif kind in ("display", "clear", "result", "error"):
+            self._sink.on_message(kind, body)
+
+    def _value(self, body: dict[str, Any], buffers: list[bytearray]) -> Any:
+        from . import transfer, values
+
+        if self.trust:
+            return transfer.unpack_trusted(bytes(buffers[0]), buffers[1:])
+        try:
+            return values.decode(bytes(buffers[0]), buffers[1:])
+        except TransferError as e:
+            self.container.value_note = str(e)
+            return None
+
+    trust = False
+    """Whether the user said ``--trust``; what the container says of itself does not count."""
+
+    def _answer(self, prompt: str, password: bool) -> None:
+        c = self.container
+        current = signal.getsignal(signal.SIGINT)
+        try:
+            signal.signal(signal.SIGINT, self._default_interrupt)
+            try:
+                line = self._sink.on_input(prompt, password)
+            finally:
+                signal.signal(signal.SIGINT, current)
+            self._client.send_channel(c.id, channel.encode("input", line))
+        except KeyboardInterrupt:
+            self.interrupt()
+        except EOFError as e:
+            self._client.send_channel(c.id, channel.encode("no_input", str(e)))
+
+    _default_interrupt: Any = signal.SIG_DFL
+
+
+def environment() -> dict[str, str]:
+    """Return the environment that payloads inherit: the kernel's, without what only Jupyter's own parts need."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "JUPYTERHUB_"))}
+
+
+def exposed() -> list[str]:
+    """Return the directories that Python inside needs to see."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return [sys.prefix, sys.base_prefix, sys.exec_prefix, package, *(p for p in sys.path if os.path.isdir(p))]

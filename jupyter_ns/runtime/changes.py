@@ -1,0 +1,86 @@
+"""What a container wrote: its overlay's upper directories, read as A, C and D.
+
+Notes
+-----
+Documentation/filesystems/overlayfs.rst: a whiteout is a character device 0:0; an opaque
+directory carries the xattr ``trusted.overlay.opaque`` (``user.`` in a user namespace).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MAX_CHANGES = 10_000
+
+
+class Layer(NamedTuple):
+    """An upper directory (its name below the container's tmpfs) and the path it stands for."""
+
+    name: str
+    path: str
+
+
+def collect_changes(
+    staging_fd: int, layers: list[Layer], *, own: frozenset[str] = frozenset()
+) -> tuple[list[tuple[str, str]], bool]:
+    """List what was added, changed and deleted, sorted by path.
+
+    Parameters
+    ----------
+    staging_fd : int
+        The tmpfs that holds the layers (O_PATH is enough).
+    layers : list of Layer
+        The upper directories.
+    own : frozenset of str
+        Paths that building the container made; not listed.
+
+    Returns
+    -------
+    changes : list of (kind, path)
+        Kinds as docker-diff(1): ``A``, ``C``, ``D``; a parent of an A or a D is a C.
+    truncated : bool
+        Whether there were more than `MAX_CHANGES`.
+    """
+    found: list[tuple[str, str]] = []
+    for layer in layers:
+        fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
+        for change in _walk(fd, layer.path.rstrip("/"), own):
+            found.append(change)
+            if len(found) > MAX_CHANGES:
+                return sorted(found[:MAX_CHANGES], key=lambda c: c[1]), True
+    return sorted(found, key=lambda c: c[1]), False
+
+
+def _walk(fd: int, prefix: str, own: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Walk one directory of an upper layer; takes over `fd`."""
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                path = f"{prefix}/{entry.name}"
+                info = entry.stat(follow_symlinks=False)
+                if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+                    yield "D", path
+                    continue
+                kind = "" if path in own else _kind(path, info)
+                if kind:
+                    yield kind, path
+                if stat.S_ISDIR(info.st_mode):
+                    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+                    yield from _walk(os.open(entry.name, flags, dir_fd=fd), path, own)
+    finally:
+        os.close(fd)
+
+
+def _kind(path: str, info: os.stat_result) -> str:
+    """Compare with the host's own file: added, changed, or (a directory only passed through) neither."""
+    try:
+        below = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "A"
+    if stat.S_ISDIR(info.st_mode) and stat.S_ISDIR(below.st_mode):
+        same = (info.st_mode, info.st_uid, info.st_gid) == (below.st_mode, below.st_uid, below.st_gid)
+        return "" if same and info.st_mtime_ns == below.st_mtime_ns else "C"
+    return "C"

@@ -1,0 +1,329 @@
+"""The engine: one single-threaded process per notebook kernel, which makes and owns containers.
+
+Theory of operation. The kernel starts the engine with one end of a socket pair and never
+forks for containers itself. The engine waits on everything at once: that socket, each
+container's pipes, pidfds, memory events, the zygote. It dies with the kernel: at end of file
+it kills every container, removes every cgroup and leaves. If the engine is killed, each
+container's PID 1 goes with it (PR_SET_PDEATHSIG), and the next engine collects the cgroups.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .. import core
+from ..cgroups import Manager, Sampler, collect_stale
+from ..cgroups import key as engine_key
+from ..errors import ContainerError, EngineError, to_dict
+from ..host import HostFacts
+from ..plan import Plan, build_plan
+from ..plan.steps import Op
+from ..spec import ContainerSpec
+from . import protocol
+from .inputs import resolve_inputs
+from .protocol import CHUNK, Kind, Outgoing
+from .setup import prepare_host
+from .supervised import HIGH_WATER, Supervised, make_pipes
+from .zygote_client import ZygoteClient
+
+SAMPLE_INTERVAL = 0.1
+
+
+class Engine:
+    """The event loop and what it owns.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        The byte stream to the kernel.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.setblocking(False)
+        self.sample_interval = SAMPLE_INTERVAL
+        self._selector = selectors.EpollSelector()
+        self._handlers: dict[int, list[Callable[[], None] | None]] = {}
+        self._decoder = protocol.Decoder()
+        self._out = Outgoing()
+        self._paused: dict[int, Callable[[], None]] = {}
+        self._running = True
+        self.containers: dict[str, Supervised] = {}
+        self._hello: dict[str, Any] = {}
+        self._facts: HostFacts | None = None
+        self._manager: Manager | None = None
+        self._zygote: ZygoteClient | None = None
+        self._commands: dict[int, Callable[[str, Any], None]] = {
+            Kind.HELLO: self._on_hello,
+            Kind.RUN: self._on_run,
+            Kind.STDIN: lambda cid, data: self._with(cid, lambda c: c.feed_stdin(data)),
+            Kind.CHANNEL_IN: lambda cid, data: self._with(cid, lambda c: c.feed_channel(data)),
+            Kind.SIGNAL: self._on_signal,
+            Kind.KILL: lambda cid, reason: self._with(cid, lambda c: c.kill(str(reason))),
+            Kind.PRELOAD: lambda _cid, modules: self.zygote.preload(modules),
+            Kind.SYNC: lambda cid, _: self.tell(Kind.REPLY, cid, True),
+        }
+        self.watch(sock.fileno(), self._on_kernel)
+
+    @property
+    def facts(self) -> HostFacts:
+        """What this host can do."""
+        if self._facts is None:
+            raise EngineError("the kernel has not said hello yet")
+        return self._facts
+
+    @property
+    def zygote(self) -> ZygoteClient:
+        """The zygote, started on first use."""
+        if self._zygote is None or not self._zygote.alive:
+            self._zygote = ZygoteClient(self, self._hello)
+        return self._zygote
+
+    # ---- the loop ----
+
+    def watch(self, fd: int, on_readable: Callable[[], None]) -> None:
+        """Call `on_readable` whenever `fd` is readable or hung up."""
+        handlers = self._handlers.setdefault(fd, [None, None])
+        handlers[0] = on_readable
+        self._register(fd)
+
+    def want_write(self, fd: int, on_writable: Callable[[], None], wanted: bool) -> None:
+        """Call `on_writable` whenever `fd` takes bytes, or stop doing so."""
+        handlers = self._handlers.setdefault(fd, [None, None])
+        if (handlers[1] is not None) != wanted:
+            handlers[1] = on_writable if wanted else None
+            self._register(fd)
+
+    def _register(self, fd: int) -> None:
+        handlers = self._handlers[fd]
+        events = (selectors.EVENT_READ if handlers[0] else 0) | (selectors.EVENT_WRITE if handlers[1] else 0)
+        known = fd in self._selector.get_map()
+        if not events:
+            if known:
+                self._selector.unregister(fd)
+            del self._handlers[fd]
+        elif known:
+            self._selector.modify(fd, events, handlers)
+        else:
+            self._selector.register(fd, events, handlers)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget `fd`, which may never have been watched."""
+        if self._handlers.pop(fd, None) is not None:
+            self._selector.unregister(fd)
+        self._paused.pop(fd, None)
+
+    def run(self) -> None:
+        """Serve until the kernel goes away, then leave nothing behind."""
+        try:
+            while self._running:
+                for key, mask in self._selector.select(self._next_due()):
+                    self._dispatch(key.fd, mask)
+                self._finalise_ended()
+        finally:
+            self._shut_down()
+
+    def _dispatch(self, fd: int, mask: int) -> None:
+        for index, event in ((0, selectors.EVENT_READ), (1, selectors.EVENT_WRITE)):
+            handler = self._handlers.get(fd, (None, None))[index]
+            if mask & event and handler is not None:
+                handler()
+
+    def _next_due(self) -> float | None:
+        if not self.containers:
+            return None
+        now = time.monotonic()
+        return max(0.0, min(c.tick(now) for c in self.containers.values()) - now)
+
+    # ---- from the kernel ----
+
+    def _on_kernel(self) -> None:
+        try:
+            data = self.sock.recv(4 * CHUNK)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._running = False
+            return
+        for kind, container, payload in self._decoder.feed(data):
+            handler = self._commands.get(kind)
+            try:
+                if handler is None:
+                    raise EngineError(f"unknown request {kind}; this engine speaks version {protocol.VERSION}")
+                handler(container, payload)
+            except (ContainerError, OSError) as e:
+                self.tell(Kind.ERROR, container, to_dict(e))
+
+    def _with(self, container: str, action: Callable[[Supervised], None]) -> None:
+        # A request may cross the container's end on the way: then there is nothing to do.
+        if container in self.containers:
+            action(self.containers[container])
+
+    def _on_hello(self, _: str, hello: dict[str, Any]) -> None:
+        if hello.get("version") != protocol.VERSION:
+            raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
+        self._hello = hello
+        self._facts, cgroups = prepare_host()
+        collect_stale(cgroups)
+        self._manager = Manager(cgroups, engine_key())
+        self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
+
+    def _on_run(self, container: str, request: dict[str, Any]) -> None:
+        spec = ContainerSpec.from_dict(request["spec"])
+        self.start(container, spec, request)
+
+    def _on_signal(self, container: str, number: int) -> None:
+        if number == signal.SIGINT:
+            self._with(container, lambda c: c.interrupt())
+        else:
+            self._with(container, lambda c: c.send_signal(int(number)))
+
+    # ---- containers ----
+
+    def start(self, container: str, spec: ContainerSpec, request: dict[str, Any]) -> Supervised:
+        """Build a container; everything further happens in events.
+
+        Raises
+        ------
+        UnsupportedError, UsageError
+            Before anything is made.
+        OSError
+            As clone3(2) and cgroups(7).
+        """
+        assert self._manager is not None
+        inputs = resolve_inputs(container, spec, self.facts, request)
+        plan = build_plan(spec, self.facts, inputs)
+        cgroup = self._manager.create(container[:12], spec.limits)
+        ends, child = make_pipes(spec.python)
+        made = Supervised(
+            self, container, spec, plan, ends, cgroup, Sampler(cgroup), inputs.exposed
+        )
+        self.containers[container] = made
+        try:
+            if spec.python:
+                self.zygote.fork(made, child)
+            else:
+                into = cgroup.into_fd()
+                pid, pidfd = core.spawn(plan, child, cgroup_fd=-1 if into is None else into)
+                made.adopt(pid, pidfd)
+                self.watch(pidfd, lambda: self._on_child_exit(made))
+        except BaseException:
+            del self.containers[container]
+            made.dispose()
+            raise
+        finally:
+            for fd in child.values():
+                os.close(fd)
+        return made
+
+    def _on_child_exit(self, container: Supervised) -> None:
+        pid, status, _ = os.wait4(container.pid, os.WNOHANG)
+        if pid:
+            self.unwatch(container.pidfd)
+            container.on_exit(status)
+
+    def _finalise_ended(self) -> None:
+        for container in [c for c in self.containers.values() if c.state == "ended" and c.drained]:
+            del self.containers[container.id]
+            if container.failure is not None:
+                self.tell(Kind.ERROR, container.id, to_dict(container.failure))
+            else:
+                self.tell(Kind.EXIT, container.id, container.summary())
+            self._flush()
+            container.dispose()
+
+    def staging_of(self, plan: Plan) -> str:
+        """Return where the plan stages its tmpfs, or an empty string."""
+        mounts = (s for s in plan.steps if s.op is Op.MOUNT and s.args[2] == "tmpfs")
+        first = next(mounts, None)
+        return str(first.args[1]) if first is not None else ""
+
+    def write_id_maps(self, pid: int) -> None:
+        """Map every ID that the engine has to itself in the child's user namespace."""
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/self/{name}") as f:
+                ranges = [tuple(map(int, line.split())) for line in f]
+            lines = "".join(f"{inside} {inside} {count}\n" for inside, _, count in ranges)
+            with open(f"/proc/{pid}/{name}", "w") as f:
+                f.write(lines)
+
+    # ---- to the kernel ----
+
+    def tell(self, kind: Kind, container: str = "", payload: Any = None) -> None:
+        """Queue a frame for the kernel."""
+        self._out.put(protocol.encode(kind, container, payload))
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            empty = self._out.flush(self.sock)
+        except (BrokenPipeError, ConnectionResetError):
+            self._running = False
+            return
+        self.want_write(self.sock.fileno(), self._on_writable, not empty)
+
+    def _on_writable(self) -> None:
+        self._flush()
+        if self._out.size < HIGH_WATER:
+            paused, self._paused = self._paused, {}
+            for fd, handler in paused.items():
+                self.watch(fd, handler)
+
+    def tell_started(self, c: Supervised) -> None:
+        """Say that a container's payload is about to run."""
+        records = [[r.name, r.requested, r.effective, r.file] for r in c.cgroup.records]
+        payload = {
+            "pid": c.pid,
+            "namespaces": c.namespaces,
+            "limits": records,
+            "weakened": [*self.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
+            "cgroup": c.cgroup.paths,
+        }
+        self.tell(Kind.STARTED, c.id, payload)
+
+    def tell_sample(self, c: Supervised, sample: list[Any]) -> None:
+        """Pass on a sample, unless the kernel is behind."""
+        if self._out.size < HIGH_WATER:
+            self.tell(Kind.SAMPLE, c.id, sample)
+
+    def hold_back(self, fd: int, handler: Callable[[], None]) -> bool:
+        """Stop reading `fd` while the kernel is slow to take what we have; return whether it is."""
+        if self._out.size < HIGH_WATER:
+            return False
+        if fd not in self._paused:
+            self.unwatch(fd)
+            self._paused[fd] = handler
+        return True
+
+    # ---- the end ----
+
+    def _shut_down(self) -> None:
+        for container in list(self.containers.values()):
+            container.kill("killed")
+        if self._zygote is not None:
+            self._zygote.close()
+        for container in list(self.containers.values()):
+            if container.state != "ended" and not container.spec.python and container.pid:
+                os.waitpid(container.pid, 0)
+            container.dispose()
+        if self._manager is not None:
+            self._manager.close()
+
+
+def main(fd: int) -> None:
+    """Be the engine on the socket `fd`."""
+    gc.disable()  # nothing here makes cycles in quantity; a collection would stretch a container's start
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel decides what an interrupt means
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    Engine(socket.socket(fileno=fd)).run()

@@ -1,0 +1,137 @@
+"""Look up on this host what a plan needs and a spec only names."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import resource
+from typing import Any
+
+from ..errors import UnsupportedError, UsageError
+from ..host import OWN_DIRECTORIES, HostFacts, is_below
+from ..plan import PlanInputs
+from ..security import capabilities, seccomp
+from ..spec import ContainerSpec
+
+
+def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, request: dict[str, Any]) -> PlanInputs:
+    """Resolve names, look at paths, choose the filter.
+
+    Parameters
+    ----------
+    container : str
+        The container's ID.
+    spec : ContainerSpec
+        What was asked for.
+    facts : HostFacts
+        What the host can do.
+    request : dict
+        ``environ`` (map) and ``exposed`` (list of directories that the payload's Python needs).
+
+    Raises
+    ------
+    UsageError
+        If a user, group or bind source does not exist.
+    UnsupportedError
+        If seccomp filters are wanted but not to be had.
+    """
+    uid, gid, groups, home = resolve_user(spec)
+    mask = capabilities.resolve(
+        spec.cap_add, spec.cap_drop, privileged=spec.privileged, last_cap=facts.last_cap
+    )
+    return PlanInputs(
+        container_id=container,
+        environment=_environment(container, spec, request.get("environ", {}), home),
+        uid=uid,
+        gid=gid,
+        groups=groups,
+        source_is_dir=_sources(spec),
+        exposed=exposed_directories([*request.get("exposed", ()), spec.workdir]),
+        rlimits=_rlimits(spec),
+        seccomp=_filter(spec, facts, mask),
+        capabilities=mask,
+        workdir_exists=os.path.isdir(spec.workdir),
+        bare=bool(request.get("bare")),
+    )
+
+
+def resolve_user(spec: ContainerSpec) -> tuple[int, int, tuple[int, ...], str]:
+    """Turn ``name|uid[:group|gid]`` into IDs, supplementary groups and home directory."""
+    user, _, group = spec.user.partition(":")
+    extra = tuple(_gid(g) for g in spec.groups)
+    if not user:
+        return 0, _gid(group) if group else 0, extra, ""
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except KeyError:
+        if not user.isdigit():
+            raise UsageError(f"--user {spec.user}: no user {user!r} in /etc/passwd; give a name that is, or a number") from None
+        return int(user), _gid(group) if group else 0, extra, "/"
+    if group:
+        return entry.pw_uid, _gid(group), extra, entry.pw_dir
+    groups = set(os.getgrouplist(entry.pw_name, entry.pw_gid)) - {entry.pw_gid} if entry.pw_uid else set()
+    return entry.pw_uid, entry.pw_gid, (*extra, *sorted(groups)), entry.pw_dir
+
+
+def _gid(group: str) -> int:
+    if group.isdigit():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise UsageError(f"no group {group!r} in /etc/group; give a name that is, or a number") from None
+
+
+def _environment(container: str, spec: ContainerSpec, base: dict[str, str], home: str) -> tuple[str, ...]:
+    merged: dict[str, str] = {**base, "HOSTNAME": spec.hostname or container[:12]}
+    if home:
+        merged["HOME"] = home
+    for name, value in spec.environment:
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = value
+    return tuple(f"{k}={v}" for k, v in merged.items())
+
+
+def _sources(spec: ContainerSpec) -> dict[str, bool]:
+    found = {}
+    for mount in spec.mounts:
+        if mount.type == "bind":
+            if not os.path.exists(mount.source):
+                raise UsageError(f"{mount.option}: {mount.source} does not exist on the host; make it first")
+            found[mount.source] = os.path.isdir(mount.source)
+    return found
+
+
+def exposed_directories(candidates: list[str]) -> tuple[str, ...]:
+    """Choose the directories that must be seen although they lie below one of the container's own.
+
+    Examples
+    --------
+    >>> exposed_directories(["/usr", "/tmp/jupyter_ns-no-such-directory"])
+    ()
+    """
+    hidden = [
+        os.path.realpath(c) for c in candidates if c and any(is_below(os.path.realpath(c), o) for o in OWN_DIRECTORIES)
+    ]
+    chosen: list[str] = []
+    for path in sorted({h for h in hidden if os.path.isdir(h)}):
+        if not is_below(path, "/proc") and not is_below(path, "/sys") and not any(is_below(path, c) for c in chosen):
+            chosen.append(path)
+    return tuple(chosen)
+
+
+def _rlimits(spec: ContainerSpec) -> tuple[tuple[int, int, int], ...]:
+    return tuple((getattr(resource, "RLIMIT_" + u.name.upper()), u.soft, u.hard) for u in spec.ulimits)
+
+
+def _filter(spec: ContainerSpec, facts: HostFacts, mask: int) -> bytes:
+    if spec.privileged or "seccomp=unconfined" in spec.security_options:
+        return b""
+    if facts.seccomp_error:
+        raise UnsupportedError(
+            f"no seccomp filter: {facts.seccomp_error}. Go without, knowingly, with --security-opt seccomp=unconfined"
+        )
+    return seccomp.program(mask, facts.arch)

@@ -1,0 +1,24 @@
+"""Start the engine or the zygote: ``python main.py engine|zygote FD SYS_PATH``.
+
+Run as a file, so that it needs no ``PYTHONPATH``: the importing process hands over its own
+``sys.path`` as JSON.
+"""
+
+import ctypes
+import json
+import sys
+
+
+def _run(role: str, fd: str, path: str) -> None:
+    sys.path[:] = json.loads(path)
+    libc = ctypes.CDLL(None)
+    libc.prctl(15, f"jupyter-ns-{role[:4]}".encode(), 0, 0, 0)  # PR_SET_NAME
+    if role == "engine":
+        from jupyter_ns.runtime.engine import main
+    else:
+        from jupyter_ns.runtime.zygote import main
+    main(int(fd))
+
+
+if __name__ == "__main__":
+    _run(*sys.argv[1:])

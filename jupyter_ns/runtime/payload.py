@@ -1,0 +1,114 @@
+"""In the container: receive one cell, run it, send back what it shows and what is asked for."""
+
+from __future__ import annotations
+
+import builtins
+import getpass
+import io
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from .. import transfer, values
+from ..errors import TransferError
+from .shell import CHANNEL, CellShell
+
+MAX_VALUE_BYTES = 8 * 1024 * 1024
+"""A last expression larger than this does not come back by itself; ``--out`` brings it."""
+
+
+def run(shell: CellShell, channel_fd: int) -> int:
+    """Run the one cell that comes over the channel; return the exit code."""
+    _open_streams()
+    CHANNEL.sock = socket.socket(fileno=channel_fd)
+    builtins.input = _input
+    getpass.getpass = _getpass
+    try:
+        kind, body, buffers = CHANNEL.receive()
+        assert kind == "cell"
+        return _run_cell(shell, body, buffers)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return 125
+
+
+def _open_streams() -> None:
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        raw = io.FileIO(fd, "w", closefd=False)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray]) -> int:
+    if buffers:
+        shell.user_ns.update(transfer.unpack(buffers[0], [memoryview(b) for b in buffers[1:]]))
+    shell.execution_count = cell["execution_count"]
+    sys.path[:] = cell.get("sys_path", sys.path)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    result = shell.run_cell(cell["source"], store_history=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    error = result.error_before_exec or result.error_in_exec
+    code = _exit_code(error)
+    _send_outputs(shell, cell, code)
+    CHANNEL.send("done", {"exit_code": code})
+    return code
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if isinstance(error, SystemExit):
+        code = error.code
+        return code & 0xFF if isinstance(code, int) else 0 if code is None else 1
+    return 1 if error is not None else 0
+
+
+def _send_outputs(shell: CellShell, cell: dict[str, Any], code: int) -> None:
+    trust, names = cell["trust"], cell["out"]
+    if code == 0 and names:
+        missing = [n for n in names if n not in shell.user_ns]
+        if missing:
+            CHANNEL.send("out_error", {"message": f"--out {', '.join(missing)}: the cell made no such variable"})
+        else:
+            _send_values("out", {n: shell.user_ns[n] for n in names}, trust, None)
+    last = shell.displayhook.last
+    if last is not None:
+        _send_values("value", last, trust, MAX_VALUE_BYTES)
+
+
+def _send_values(kind: str, value: Any, trust: bool, max_bytes: int | None) -> None:
+    try:
+        if trust:
+            data, buffers = transfer.pack_trusted(value)
+        elif kind == "out":
+            data, buffers = values.encode_named(value, max_bytes)
+        else:
+            data, buffers = values.encode(value, max_bytes)
+    except TransferError as e:
+        CHANNEL.send(f"{kind}_error", {"message": str(e)})
+    else:
+        CHANNEL.send(kind, {"trusted": trust}, [data, *buffers])
+
+
+def _input(prompt: object = "") -> str:
+    return _ask(str(prompt), password=False)
+
+
+def _getpass(prompt: str = "Password: ", stream: object = None) -> str:
+    return _ask(prompt, password=True)
+
+
+def _ask(prompt: str, *, password: bool) -> str:
+    sys.stdout.flush()
+    CHANNEL.send("input", {"prompt": prompt, "password": password})
+    kind, body, _ = CHANNEL.receive()
+    if kind == "no_input":
+        raise EOFError(str(body))
+    return str(body)
+
+

@@ -1,0 +1,187 @@
+"""Find out what this host can do: each ability is tried in a throw-away child.
+
+Every probe is a small plan, carried out by the same core that builds containers; its
+evidence is the errno of the step that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .. import core
+from ..cgroups import CgroupFacts
+from ..host import (
+    OWN_DIRECTORIES,
+    PSEUDO_FILESYSTEMS,
+    HostFacts,
+    MountEntry,
+    Submount,
+    is_below,
+    parse_mountinfo,
+    visible_mounts,
+)
+from ..namespaces import BY_NAME, KINDS
+from ..plan.build import BIND, PRIVATE, REC, escape_lower
+from ..plan.steps import Op, Plan, Step
+from ..security.paths import READONLY_PATHS, masked_paths
+
+STAGING = ("/mnt", "/media", "/srv", "/opt", "/var/tmp", "/run", "/home", "/boot", "/usr/local")
+NEWNS = BY_NAME["mount"].flag
+
+
+def attempt(steps: Sequence[Step], clone_flags: int = 0) -> str:
+    """Carry out `steps` in a throw-away child; return "" or what failed, with its errno's name."""
+    read, report = os.pipe2(os.O_CLOEXEC)
+    go, release = os.pipe2(os.O_CLOEXEC)
+    # The child waits at the end, gets end of file, and is gone.
+    plan = Plan(clone_flags, (*steps, Step(Op.WAIT, ("end",))))
+    try:
+        try:
+            pid, pidfd = core.spawn(plan, {"report": report, "go": go})
+        except OSError as e:
+            return f"clone3: {errno.errorcode.get(e.errno or 0, e.errno)} ({e.strerror})"
+        os.close(report)
+        report = -1
+        answer = core.read_report(read)
+        os.close(release)
+        release = -1
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+    finally:
+        for fd in (read, report, go, release):
+            if fd >= 0:
+                os.close(fd)
+    if answer is None:
+        return "the probe's child died"
+    if answer.phase == core.WAITING:
+        return ""
+    name = errno.errorcode.get(answer.errno, str(answer.errno))
+    return f"{plan.steps[answer.step].describe()}: {name} ({os.strerror(answer.errno)})"
+
+
+def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: CgroupFacts) -> HostFacts:
+    """Probe everything that plans need to know; about 10 ms here.
+
+    Parameters
+    ----------
+    rootless : bool
+        Whether the engine is root only in its own user namespace.
+    uid, gid : int
+        The notebook user's, outside.
+    id_ranges : bool
+        Whether more than one ID is mapped.
+    """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+        mounts = visible_mounts(parse_mountinfo(f.read()))
+    staging = _staging(mounts)
+    private = Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None))
+    tmpfs = Step(Op.MOUNT, ("tmpfs", staging[0], "tmpfs", 0, None))
+    base = [private, tmpfs]
+    overlay = _overlay_probe(base, staging[0], rootless)
+    pid_net = BY_NAME["pid"].flag | BY_NAME["network"].flag | NEWNS
+    return HostFacts(
+        kernel=os.uname().release,
+        arch=platform.machine(),
+        rootless=rootless,
+        uid=uid,
+        gid=gid,
+        id_ranges=id_ranges,
+        cpus=len(os.sched_getaffinity(0)),
+        last_cap=_last_cap(),
+        namespaces=_namespaces(),
+        overlay_error=overlay("/"),
+        mknod_error=attempt([*base, Step(Op.MKNOD, (f"{staging[0]}/n", 0o20666, 0x103))], NEWNS),
+        proc_error=attempt([*base, Step(Op.MOUNT, ("proc", staging[0], "proc", 14, None))], pid_net),
+        sysfs_error=attempt([*base, Step(Op.MOUNT, ("sysfs", staging[0], "sysfs", 15, None))], pid_net),
+        seccomp_error=attempt(
+            [Step(Op.PRCTL, (38, 1)), Step(Op.SECCOMP, (b"\x06\0\0\0\0\0\xff\x7f",))]
+        ),
+        setattr_error=attempt(
+            [
+                *base,
+                Step(Op.MOUNT, ("/", staging[0], None, BIND | REC, None)),
+                Step(Op.MOUNT_SETATTR, (staging[0], 0x8000, 1, 0)),
+            ],
+            NEWNS,
+        ),
+        keyring_error=attempt([Step(Op.KEYRING)]),
+        submounts=tuple(_submounts(mounts, overlay)),
+        masked=tuple(_existing(masked_paths(range(os.cpu_count() or 1)))),
+        readonly_paths=tuple(_existing(p.path for p in READONLY_PATHS)),
+        staging=tuple(staging),
+        cgroup=cgroup.to_dict(),
+        cgroup_mounts=tuple(_cgroup_mounts(cgroup)),
+    )
+
+
+def _staging(mounts: Iterable[MountEntry]) -> list[str]:
+    taken = [m.path for m in mounts if m.path != "/"]
+    free = [d for d in STAGING if os.path.isdir(d) and not any(is_below(t, d) for t in taken)]
+    return free or ["/mnt"]
+
+
+def _namespaces() -> dict[str, str]:
+    results = {}
+    for kind in KINDS:
+        if kind.name in ("time", "pid"):  # these are for children: clone3 takes both, but time only since 5.6
+            results[kind.name] = attempt([Step(Op.UNSHARE, (kind.flag,))])
+        else:
+            results[kind.name] = attempt([], kind.flag)
+    return results
+
+
+def _overlay_probe(base: list[Step], staging: str, rootless: bool) -> Callable[[str], str]:
+    extra = ",userxattr" if rootless else ""
+
+    def overlay(lower: str) -> str:
+        data = f"lowerdir={escape_lower(lower)},upperdir={staging}/u,workdir={staging}/w{extra}"
+        dirs = [Step(Op.MKDIR, (f"{staging}/{d}", 0o755)) for d in "uwm"]
+        return attempt([*base, *dirs, Step(Op.MOUNT, ("overlay", f"{staging}/m", "overlay", 0, data))], NEWNS)
+
+    return overlay
+
+
+def _submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> Iterable[Submount]:
+    verdicts: dict[tuple[str, str], str] = {}
+    for m in mounts:
+        hidden = any(is_below(m.path, own) for own in OWN_DIRECTORIES)
+        if m.path == "/" or hidden or m.fstype in PSEUDO_FILESYSTEMS:
+            continue
+        try:
+            is_dir = os.path.isdir(m.path)
+        except OSError:
+            continue
+        if not is_dir:
+            yield Submount(m.path, "bind", "it is a mounted file")
+        elif m.readonly:
+            yield Submount(m.path, "bind")
+        else:
+            key = (m.fstype, m.device)
+            if key not in verdicts:
+                verdicts[key] = overlay(m.path)
+            reason = verdicts[key]
+            yield Submount(m.path, "bind" if reason else "overlay", reason)
+
+
+def _existing(paths: Iterable[str]) -> Iterable[tuple[str, bool]]:
+    return ((p, os.path.isdir(p)) for p in paths if os.path.lexists(p))
+
+
+def _cgroup_mounts(cgroup: CgroupFacts) -> Iterable[tuple[str, str, str]]:
+    if cgroup.version == 2:
+        yield "", "cgroup2", ""
+    elif cgroup.version == 1:
+        for base in cgroup.bases:
+            names = ",".join(base.controllers)
+            yield names, "cgroup", names
+
+
+def _last_cap() -> int:
+    with contextlib.suppress(OSError, ValueError), open("/proc/sys/kernel/cap_last_cap") as f:
+        return int(f.read())
+    return 40

@@ -1,0 +1,146 @@
+"""Frames on the byte stream between a notebook's kernel and its engine.
+
+A frame is four bytes of length (big-endian), then that many bytes of msgpack:
+``[type, container id, payload]``. No descriptors cross, so that the same engine can run
+beside the kernel or in a guest. The payload's own channel (see `.channel`) is relayed as
+opaque bytes: the engine does not parse what a container sends.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+
+from ..errors import EngineError
+
+VERSION = 1
+MAX_FRAME = 4 * 1024 * 1024
+CHUNK = 256 * 1024
+"""Bytes of a stream that go into one frame, at most."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class Kind(IntEnum):
+    """What a frame is about; up to 31 from kernel to engine, above from engine to kernel."""
+
+    HELLO = 0
+    RUN = 1
+    STDIN = 2
+    CHANNEL_IN = 3
+    SIGNAL = 4
+    KILL = 5
+    UPDATE = 6
+    PRELOAD = 7
+    PLAN = 8
+    FORKED = 9
+    SYNC = 10
+    READY = 32
+    STARTED = 33
+    STREAM = 34
+    CHANNEL_OUT = 35
+    SAMPLE = 36
+    EXIT = 37
+    ERROR = 38
+    REPLY = 39
+
+
+Frame = tuple[int, str, Any]
+
+
+def encode(kind: Kind, container: str = "", payload: Any = None) -> bytes:
+    """Encode one frame.
+
+    Raises
+    ------
+    EngineError
+        If it is longer than `MAX_FRAME`.
+    """
+    body = msgpack.packb([int(kind), container, payload])
+    if len(body) > MAX_FRAME:
+        raise EngineError(f"a frame of {len(body)} bytes; at most {MAX_FRAME} are allowed")
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Cuts a byte stream into frames, within bounds."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes, return the frames that are complete.
+
+        Raises
+        ------
+        EngineError
+            If the stream is not frames of ours.
+        """
+        self._data += data
+        frames: list[Frame] = []
+        at = 0
+        while len(self._data) - at >= 4:
+            (length,) = _LENGTH.unpack_from(self._data, at)
+            if length > MAX_FRAME:
+                raise EngineError(f"a frame of {length} bytes was announced; at most {MAX_FRAME} are allowed")
+            if len(self._data) - at - 4 < length:
+                break
+            frames.append(self._decode(bytes(self._data[at + 4 : at + 4 + length])))
+            at += 4 + length
+        del self._data[:at]
+        return frames
+
+    @staticmethod
+    def _decode(body: bytes) -> Frame:
+        try:
+            kind, container, payload = msgpack.unpackb(body)
+            return int(kind), str(container), payload
+        except (ValueError, TypeError, msgpack.UnpackException) as e:
+            raise EngineError(f"a malformed frame: {e}") from e
+
+
+class Outgoing:
+    """A queue of bytes towards a non-blocking descriptor."""
+
+    def __init__(self) -> None:
+        self._queue: deque[memoryview] = deque()
+        self.size = 0
+
+    def put(self, data: bytes) -> None:
+        """Append bytes."""
+        if data:
+            self._queue.append(memoryview(data))
+            self.size += len(data)
+
+    def head(self) -> memoryview:
+        """Return the first piece."""
+        return self._queue[0]
+
+    def advance(self, sent: int) -> None:
+        """Drop `sent` bytes of the first piece."""
+        self.size -= sent
+        head = self._queue[0]
+        if sent == len(head):
+            self._queue.popleft()
+        else:
+            self._queue[0] = head[sent:]
+
+    def flush(self, sock: socket.socket) -> bool:
+        """Send what the other side takes; return whether the queue is empty.
+
+        Raises
+        ------
+        OSError
+            EPIPE or ECONNRESET: nobody is there any more.
+        """
+        while self._queue:
+            try:
+                self.advance(sock.send(self._queue[0]))
+            except BlockingIOError:
+                return False
+        return True

@@ -1,0 +1,116 @@
+"""Prepare the engine for its host: become root of a user namespace where need be, then probe."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+
+from .. import core
+from ..cgroups import probe as probe_cgroups
+from ..cgroups import CgroupFacts, read_layout
+from ..errors import UnsupportedError
+from ..host import HostFacts
+from ..namespaces import BY_NAME
+from .probe import probe
+
+CAP_SYS_ADMIN = 21
+
+
+def prepare_host() -> tuple[HostFacts, CgroupFacts]:
+    """Gain what privilege there is, probe, and return the facts and the cgroup back end's own.
+
+    Raises
+    ------
+    UnsupportedError
+        If this user may not make namespaces at all.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    rootless = not has_capability(CAP_SYS_ADMIN)
+    id_ranges = enter_user_namespace(uid, gid) if rootless else True
+    cgroup = probe_cgroups(read_layout())
+    facts = probe(rootless=rootless, uid=uid, gid=gid, id_ranges=id_ranges, cgroup=cgroup)
+    return facts, cgroup
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process has a capability in effect: ``CapEff`` in proc_pid_status(5)."""
+    with open("/proc/self/status") as f:
+        line = next(row for row in f if row.startswith("CapEff:"))
+    return bool(int(line.split()[1], 16) >> number & 1)
+
+
+def enter_user_namespace(uid: int, gid: int) -> bool:
+    """Make this process root of a new user namespace, as rootless container engines do.
+
+    Returns
+    -------
+    bool
+        Whether ranges of IDs are mapped (newuidmap(1), newgidmap(1), subuid(5)); else only one.
+
+    Raises
+    ------
+    UnsupportedError
+        EPERM, ENOSPC: this host forbids it; or, as on Ubuntu with AppArmor, makes it powerless.
+    """
+    read, write = os.pipe()
+    helper = os.fork()
+    if helper == 0:  # stays outside: newuidmap must be called from the parent namespace
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0 if map_ranges(os.getppid(), uid, gid) else 1)
+    os.close(read)
+    try:
+        core.unshare(BY_NAME["user"].flag)
+    except OSError as e:
+        raise UnsupportedError(
+            f"user namespaces are forbidden here: unshare(CLONE_NEWUSER): {e.strerror}. `%container doctor` says more"
+        ) from e
+    finally:
+        os.write(write, b"g")
+        os.close(write)
+        _, status = os.waitpid(helper, 0)
+    if status == 0:
+        return True
+    try:
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"0 {uid} 1\n")
+        _write("/proc/self/gid_map", f"0 {gid} 1\n")
+    except OSError as e:
+        raise UnsupportedError(f"a user namespace was made, but its IDs cannot be mapped: {e.strerror}") from e
+    return False
+
+
+def map_ranges(pid: int, uid: int, gid: int) -> bool:
+    """Map IDs by the setuid helpers, if this user has ranges; return whether both maps were written."""
+    ranges = [subordinate(f"/etc/sub{kind}id", uid) for kind in "ug"]
+    if not all(ranges):
+        return False
+    for tool, own, (start, count) in zip(("newuidmap", "newgidmap"), (uid, gid), ranges, strict=True):
+        command = [tool, str(pid), "0", str(own), "1", "1", str(start), str(count)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+    return True
+
+
+def subordinate(path: str, uid: int) -> tuple[int, int] | tuple[()]:
+    """Return the first range of subordinate IDs of a user: subuid(5), by name or number."""
+    import pwd
+
+    names = {str(uid)}
+    with contextlib.suppress(KeyError):
+        names.add(pwd.getpwuid(uid).pw_name)
+    with contextlib.suppress(OSError), open(path) as f:
+        for line in f:
+            name, _, rest = line.strip().partition(":")
+            if name in names:
+                start, _, count = rest.partition(":")
+                return int(start), int(count)
+    return ()
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as f:
+        f.write(text)

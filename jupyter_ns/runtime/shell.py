@@ -1,0 +1,137 @@
+"""The IPython shell that a cell in a container finds: as in a notebook, its output on the channel."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets import Type
+from traitlets.config import Config
+
+from . import channel
+
+
+class Channel:
+    """The cell's end of its channel to the notebook; set in the child."""
+
+    def __init__(self) -> None:
+        self.sock: socket.socket | None = None
+        self._decoder = channel.ChannelDecoder(max_total=1 << 40)  # the kernel is trusted
+        self._messages: list[channel.Message] = []
+
+    def send(self, kind: str, body: Any = None, buffers: Any = ()) -> None:
+        """Send a message; blocks until the engine has taken it."""
+        assert self.sock is not None
+        for piece in channel.encode(kind, body, buffers):
+            self.sock.sendall(piece)
+
+    def receive(self) -> channel.Message:
+        """Wait for the next message.
+
+        Raises
+        ------
+        EOFError
+            If the kernel is gone.
+        """
+        assert self.sock is not None
+        while not self._messages:
+            data = self.sock.recv(1 << 20)
+            if not data:
+                raise EOFError("the notebook's kernel is gone")
+            self._messages = self._decoder.feed(data)
+        return self._messages.pop(0)
+
+
+CHANNEL = Channel()
+
+
+def _flush_streams() -> None:
+    import sys
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
+    """Sends ``display()`` to the notebook."""
+
+    def publish(self, data, metadata=None, *, transient=None, update=False, **_kwargs) -> None:  # type: ignore[no-untyped-def]
+        """Send a MIME bundle."""
+        _flush_streams()
+        body = {"data": data, "metadata": metadata or {}, "transient": transient or {}, "update": bool(update)}
+        CHANNEL.send("display", body)
+
+    def clear_output(self, wait: bool = False) -> None:
+        """Clear the cell's output in the notebook."""
+        _flush_streams()
+        CHANNEL.send("clear", {"wait": bool(wait)})
+
+
+class CellDisplayHook(DisplayHook):  # type: ignore[misc]
+    """Sends the last expression's representation to the notebook, and keeps its value."""
+
+    last: Any = None
+
+    def write_output_prompt(self) -> None:
+        """Nothing: the notebook has its own prompt."""
+
+    def write_format_data(self, format_dict, md_dict=None) -> None:  # type: ignore[no-untyped-def]
+        """Send the representation."""
+        _flush_streams()
+        CHANNEL.send("result", {"data": format_dict, "metadata": md_dict or {}})
+
+    def update_user_ns(self, result) -> None:  # type: ignore[no-untyped-def]
+        """Keep the value."""
+        self.last = result
+        super().update_user_ns(result)
+
+
+class CellShell(InteractiveShell):  # type: ignore[misc]
+    """An `InteractiveShell` whose output goes to the notebook."""
+
+    displayhook_class = Type(CellDisplayHook)
+    display_pub_class = Type(CellDisplayPublisher)
+
+    def init_io(self) -> None:
+        """Leave the streams alone."""
+
+    def system(self, cmd: str) -> None:
+        """Run ``!cmd`` with the container's own streams (no terminal, so that output streams)."""
+        _flush_streams()
+        self.system_raw(cmd)
+
+    def _showtraceback(self, etype, evalue, stb) -> None:  # type: ignore[no-untyped-def]
+        _flush_streams()
+        CHANNEL.send("error", {"ename": str(etype.__name__), "evalue": str(evalue), "traceback": list(stb)})
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """Nothing: there is no event loop of a GUI in a container."""
+
+
+def make_shell() -> CellShell:
+    """Make the shell, and run through it once so that what it loads lazily is there before the fork."""
+    config = Config()
+    config.HistoryManager.enabled = False  # its database has a thread
+    config.InteractiveShell.colors = "neutral"
+    config.InteractiveShell.cache_size = 0
+    shell = CellShell.instance(config=config)
+    _warm_up(shell)
+    return shell
+
+
+def _warm_up(shell: CellShell) -> None:
+    here, there = socket.socketpair()
+    CHANNEL.sock = here
+    shell.run_cell("1 + 1", store_history=False)
+    shell.run_cell("!true", store_history=False)
+    shell.run_cell("1 / 0", store_history=False)  # loads what renders tracebacks
+    for name in ("_exit_code", "_", "__", "___"):
+        shell.user_ns.pop(name, None)
+    shell.last_execution_succeeded = True
+    shell.displayhook.last = None
+    CHANNEL.sock = None
+    here.close()
+    there.close()

@@ -1,0 +1,431 @@
+"""One container as the engine sees it: its descriptors, its states, its end.
+
+States: *building* (the child walks its plan) → *ready* (parked at the last wait) →
+*running* → *ended* (PID 1 is reaped, streams are being drained) → finalised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .. import core
+from ..errors import SetupError
+from ..namespaces import BY_NAME, KINDS
+from ..plan.steps import Plan
+from ..spec import ContainerSpec
+from .advice import cause_of
+from .changes import Layer, collect_changes
+from .protocol import CHUNK, Kind, Outgoing
+
+if TYPE_CHECKING:
+    from ..cgroups import Cgroup, Sampler
+    from .engine import Engine
+
+HIGH_WATER = 4 * CHUNK
+
+
+@dataclass(slots=True)
+class Ends:
+    """The engine's ends of a container's pipes; -1 where closed."""
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+    report: int = -1
+    go: int = -1
+    channel: socket.socket | None = None
+
+    def close(self) -> None:
+        """Close whatever is still open."""
+        for name in ("stdin", "stdout", "stderr", "report", "go"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                os.close(fd)
+                setattr(self, name, -1)
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+
+def make_pipes(python: bool) -> tuple[Ends, dict[str, int]]:
+    """Make a container's pipes; return the engine's ends and the child's, by the plan's names."""
+    stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
+    from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
+    from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
+    from_report, report = os.pipe2(os.O_CLOEXEC)
+    go, to_go = os.pipe2(os.O_CLOEXEC)
+    ends = Ends(to_stdin, from_stdout, from_stderr, from_report, to_go)
+    child = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "report": report, "go": go}
+    if python:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        ends.channel = ours
+        child["channel"] = theirs.detach()
+    for fd in (to_stdin, from_stdout, from_stderr):
+        os.set_blocking(fd, False)
+    return ends, child
+
+
+@dataclass(slots=True)
+class Supervised:
+    """A container and everything the engine holds for it."""
+
+    engine: Engine
+    id: str
+    spec: ContainerSpec
+    plan: Plan
+    ends: Ends
+    cgroup: Cgroup
+    sampler: Sampler
+    exposed: tuple[str, ...] = ()
+    state: str = "building"
+    parked: bool = False
+    pid: int = 0
+    pidfd: int = -1
+    layer_fd: int = -1
+    oom_fd: int = -1
+    started: float = 0.0
+    deadline: float | None = None
+    next_sample: float = 0.0
+    kill_at: float | None = None
+    reason: str = ""
+    status: int | None = None
+    exec_errno: int = 0
+    namespaces: dict[str, int] = field(default_factory=dict)
+    timings: list[float] = field(default_factory=list)
+    base_sample: tuple[Any, ...] | None = None
+    to_stdin: Outgoing = field(default_factory=Outgoing)
+    stdin_eof: bool = False
+    to_channel: Outgoing = field(default_factory=Outgoing)
+    failure: Exception | None = None
+    on_ready: Callable[[], None] | None = None
+
+    # ---- building ----
+
+    def adopt(self, pid: int, pidfd: int) -> None:
+        """Take charge of the child that was just made."""
+        self.pid, self.pidfd = pid, pidfd
+        self.engine.watch(self.ends.report, self.on_report)
+        if self.cgroup.into_fd() is None:
+            self.cgroup.add(pid)
+
+    def on_report(self) -> None:
+        """Read the child's report pipe: it waits, runs, has failed, or has executed its program."""
+        report = core.read_report(self.ends.report)
+        if report is None:
+            self.close_fd("report")
+            if self.state == "building":
+                self.failure = self.failure or SetupError(
+                    step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
+                    cause="the child was killed while it was building the container",
+                )  # fmt: skip
+        elif report.phase == core.WAITING:
+            self._at_wait(str(self.plan.steps[report.step].args[0]))
+        elif report.phase == core.RUNNING:
+            self.timings = core.read_timings(self.ends.report, report.step)
+        elif self.state == "running":
+            self.exec_errno = report.errno
+        else:
+            self.failure = setup_error(self.plan, report.step, report.errno)
+
+    def _at_wait(self, label: str) -> None:
+        if label == "ids":
+            self.engine.write_id_maps(self.pid)
+        elif label == "cgroup":
+            self._hold_layer()
+        elif label == "go":
+            self._read_namespaces(("cgroup", "time"))
+            self.state = "ready"
+            if not self.parked:
+                self.release()
+            return
+        os.write(self.ends.go, b"g")
+        if label == "cgroup":
+            # While the child goes on building: everything that it has already entered.
+            self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
+
+    def _hold_layer(self) -> None:
+        staging = self.engine.staging_of(self.plan)
+        if staging:
+            self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _read_namespaces(self, kinds: Any) -> None:
+        for kind in kinds:
+            with contextlib.suppress(FileNotFoundError):  # a kind that this kernel does not have
+                self.namespaces[kind] = os.stat(f"/proc/{self.pid}/ns/{BY_NAME[kind].proc}").st_ino
+
+    def release(self) -> None:
+        """Let a ready child go on to its payload."""
+        self.parked = False
+        self.state = "running"
+        self.base_sample = self.sampler.sample()
+        self.started = time.monotonic()
+        self.next_sample = self.started + self.engine.sample_interval
+        if self.spec.timeout_seconds is not None:
+            self.deadline = self.started + self.spec.timeout_seconds
+        os.write(self.ends.go, b"g")
+        self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
+        self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
+        if self.ends.channel is not None:
+            self.engine.watch(self.ends.channel.fileno(), self._read_channel)
+        oom_fd = self.cgroup.oom_fd()
+        if oom_fd is not None:
+            self.oom_fd = oom_fd
+            self.engine.watch(oom_fd, self.on_oom)
+        self.engine.tell_started(self)
+
+    # ---- running ----
+
+    def _read_stream(self, name: str, number: int) -> None:
+        fd = getattr(self.ends, name)
+        if fd < 0 or self.engine.hold_back(fd, lambda: self._read_stream(name, number)):
+            return
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        if data:
+            self.engine.tell(Kind.STREAM, self.id, [number, data])
+        else:
+            self.close_fd(name)
+
+    def _read_channel(self) -> None:
+        # What was written to the streams before this message must be shown before it.
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            self._read_stream(name, number)
+        channel = self.ends.channel
+        if channel is None or self.engine.hold_back(channel.fileno(), self._read_channel):
+            return
+        try:
+            data = channel.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if data:
+            self.engine.tell(Kind.CHANNEL_OUT, self.id, data)
+        else:
+            self.close_channel()
+
+    def feed_stdin(self, data: bytes | None) -> None:
+        """Queue bytes for standard input; None is its end."""
+        if data is None:
+            self.stdin_eof = True
+        elif self.ends.stdin >= 0:
+            self.to_stdin.put(data)
+        self.flush_stdin()
+
+    def flush_stdin(self) -> None:
+        """Write what the pipe takes."""
+        fd = self.ends.stdin
+        if fd < 0:
+            return
+        try:
+            while self.to_stdin.size:
+                self.to_stdin.advance(os.write(fd, self.to_stdin.head()))
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # the program does not read it (any more)
+            self.to_stdin, self.stdin_eof = Outgoing(), True
+        if self.to_stdin.size:
+            self.engine.want_write(fd, self.flush_stdin, True)
+        elif self.stdin_eof:
+            self.close_fd("stdin")
+        else:
+            self.engine.want_write(fd, self.flush_stdin, False)
+
+    def feed_channel(self, data: bytes) -> None:
+        """Queue bytes for the cell."""
+        self.to_channel.put(data)
+        self.flush_channel()
+
+    def flush_channel(self) -> None:
+        """Send what the cell's socket takes."""
+        channel = self.ends.channel
+        if channel is None:
+            return
+        try:
+            empty = self.to_channel.flush(channel)
+        except (BrokenPipeError, ConnectionResetError):
+            self.to_channel, empty = Outgoing(), True
+        self.engine.want_write(channel.fileno(), self.flush_channel, not empty)
+
+    def interrupt(self) -> None:
+        """Deliver SIGINT as a terminal would: to every process of the container.
+
+        A PID 1 without a handler never sees it (pid_namespaces(7)): a program that is one gets a
+        quarter of a second to end by itself, then the container is killed.
+        """
+        self.reason = self.reason or "interrupted"
+        for pid in self.cgroup.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        if not self.spec.python and not self.spec.init and not catches(self.pid, signal.SIGINT):
+            self.kill_at = time.monotonic() + 0.25
+
+    def send_signal(self, number: int) -> None:
+        """Send PID 1 a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self, reason: str) -> None:
+        """Kill every process of the container, for `reason`."""
+        self.reason = reason if self.reason in ("", "interrupted") and reason != "killed" else self.reason or reason
+        if self.pidfd >= 0 and self.status is None:
+            self.send_signal(signal.SIGKILL)
+        self.cgroup.kill()
+
+    def on_oom(self) -> None:
+        """The kernel says that the memory limit was hit: where it killed somebody, all go."""
+        self.cgroup.oom_ack()
+        if self.cgroup.oom_kills() and self.state == "running":
+            self.kill("oom")
+
+    def tick(self, now: float) -> float:
+        """Do what is due; return when to come back."""
+        if self.state != "running":
+            return now + 60.0
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
+            self.kill("timeout")
+        if self.kill_at is not None and now >= self.kill_at:
+            self.kill_at = None
+            self.kill("interrupted")
+        if now >= self.next_sample:
+            self.engine.tell_sample(self, self.relative_sample())
+            self.next_sample = max(self.next_sample + self.engine.sample_interval, now)
+        return min(t for t in (self.next_sample, self.deadline, self.kill_at) if t is not None)
+
+    def relative_sample(self) -> list[Any]:
+        """Take a sample; counters and time count from the payload's start."""
+        return relative(self.sampler.sample(), self.base_sample, self.started)
+
+    # ---- the end ----
+
+    def on_exit(self, status: int) -> None:
+        """PID 1 has been reaped with this wait status."""
+        self.status = status
+        if "pid" not in self.namespaces or "pid" in self.spec.without:
+            self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
+        if self.ends.report >= 0:
+            while self.ends.report >= 0:
+                self.on_report()
+        self.state = "ended"
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything the container wrote has been read."""
+        return self.ends.stdout < 0 and self.ends.stderr < 0 and self.ends.channel is None
+
+    def exit_code(self) -> int:
+        """Return the exit code as Docker counts."""
+        if self.exec_errno:
+            return 127 if self.exec_errno in (errno.ENOENT, errno.ENOTDIR) else 126
+        status = self.status or 0
+        return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the kernel is told of the end."""
+        sample = self.relative_sample()
+        oom_kills = self.cgroup.oom_kills()
+        if oom_kills and self.reason in ("", "interrupted"):
+            self.reason = "oom"
+        code = self.exit_code()
+        killed = self.status is not None and os.WIFSIGNALED(self.status)
+        peak, source = self.cgroup.peak()
+        changes, truncated = self.changes()
+        return {
+            "exit_code": code,
+            "exec_errno": self.exec_errno,
+            "reason": self.reason or ("killed" if killed else "exited"),
+            "wall_seconds": time.monotonic() - self.started,
+            "sample": sample,
+            "peak": [peak, source],
+            "changes": changes,
+            "changes_truncated": truncated,
+            "timings": self.timings,
+            "oom_kills": oom_kills,
+        }
+
+    def changes(self) -> tuple[list[tuple[str, str]], bool]:
+        """List what was written to the copy-on-write layers."""
+        if self.layer_fd < 0:
+            return [], False
+        layers = [Layer("u0", "/")]
+        paths = [s.path for s in self.engine.facts.submounts] + list(self.exposed)
+        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.exposed)
+        layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
+        return collect_changes(self.layer_fd, layers, own=frozenset(m.destination for m in self.spec.mounts))
+
+    def close_fd(self, name: str) -> None:
+        """Close one of our ends."""
+        fd = getattr(self.ends, name)
+        if fd >= 0:
+            self.engine.unwatch(fd)
+            os.close(fd)
+            setattr(self.ends, name, -1)
+
+    def close_channel(self) -> None:
+        """Close the cell's socket."""
+        if self.ends.channel is not None:
+            self.engine.unwatch(self.ends.channel.fileno())
+            self.ends.channel.close()
+            self.ends.channel = None
+
+    def dispose(self) -> None:
+        """Give back everything: descriptors, layer, cgroups. Every process is dead by now."""
+        for name in ("stdin", "stdout", "stderr", "report", "go"):
+            self.close_fd(name)
+        self.close_channel()
+        for attribute in ("pidfd", "layer_fd", "oom_fd"):
+            fd = getattr(self, attribute)
+            if fd >= 0:
+                self.engine.unwatch(fd)
+                if attribute != "oom_fd":  # the cgroup's own
+                    os.close(fd)
+                setattr(self, attribute, -1)
+        self.sampler.close()
+        self.cgroup.remove()
+
+
+def setup_error(plan: Plan, index: int, number: int) -> SetupError:
+    """Say in words which step failed."""
+    step = plan.steps[index]
+    return SetupError(
+        step=index,
+        steps=len(plan.steps),
+        call=step.describe(),
+        errno=number,
+        option=step.option,
+        cause=cause_of(step, number),
+    )
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal: ``SigCgt`` in proc_pid_status(5)."""
+    with contextlib.suppress(OSError, StopIteration), open(f"/proc/{pid}/status") as f:
+        line = next(row for row in f if row.startswith("SigCgt:"))
+        return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+_CUMULATIVE = frozenset((1, 2, 3, 4, 5, 10, 11))
+
+
+def relative(sample: tuple[Any, ...], base: tuple[Any, ...] | None, started: float) -> list[Any]:
+    """Make a sample's time and counters count from the payload's start (fields: `usage.SAMPLE_FIELDS`)."""
+    values = list(sample)
+    values[0] = max(0.0, time.monotonic() - started)
+    if base is not None:
+        for i in _CUMULATIVE:
+            if values[i] is not None and base[i] is not None:
+                values[i] = max(0, values[i] - base[i])
+    return values

@@ -1,0 +1,173 @@
+"""The zygote: a Python process with IPython and the notebook's libraries imported, ready to be forked.
+
+Single-threaded, so that libc's fork is safe: a library that starts threads when it is
+imported is not preloaded. Every cell runs in a fresh child; nothing runs in the zygote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import random
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+import msgpack
+
+from .. import core
+from ..namespaces import BY_NAME
+from . import payload
+from .shell import make_shell
+from .zygote_client import FD_ORDER, FIRST_FD
+
+PR_SET_PDEATHSIG = 1
+
+
+def threads() -> int:
+    """Count this process's threads, as the kernel does."""
+    return len(os.listdir("/proc/self/task"))
+
+
+class Zygote:
+    """Serves the engine's requests: fork, preload."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._children: dict[int, int] = {}  # pidfd → pid
+        self._to_preload: list[str] = []
+        self._unsafe: set[str] = set()
+        self.environ: dict[str, str] = {}
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self.shell = make_shell()
+
+    def run(self) -> None:
+        """Serve until the engine closes the socket."""
+        while True:
+            for fd, _ in self._poll.poll(0 if self._to_preload else None):
+                if fd == self._sock.fileno():
+                    if not self._on_request():
+                        return
+                else:
+                    self._reap(fd)
+            if self._to_preload:
+                self._preload_one(self._to_preload.pop(0))
+
+    def _on_request(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER))
+        if not data:
+            return False
+        message = msgpack.unpackb(data)
+        if "fork" in message:
+            self._fork(message, fds)
+        elif "preload" in message:
+            self._to_preload += [m for m in message["preload"] if m not in sys.modules]
+        elif "hello" in message:
+            self.environ = message["hello"]["environ"]
+        return True
+
+    def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
+        own = message["pid_namespace"]
+        try:
+            if own:
+                core.unshare(BY_NAME["pid"].flag)  # for children only: pid_namespaces(7)
+            pid = os.fork()
+        except OSError as e:
+            self._send({"failed": message["fork"], "errno": e.errno})
+            return
+        finally:
+            if own and os.getpid() != 1:
+                core.setns(self._pid_namespace, BY_NAME["pid"].flag)
+        if pid == 0:
+            self._be_payload(message, fds)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
+        self._send({"forked": message["fork"], "pid": pid})
+
+    def _be_payload(self, message: dict[str, Any], fds: list[int]) -> None:
+        """In the child: move into the container, then run the cell. Never returns."""
+        code = 125
+        try:
+            self._sock.detach()
+            for number, fd in enumerate(fds, start=FIRST_FD):
+                os.dup2(fd, number, inheritable=False)
+            report, go = (FIRST_FD + FD_ORDER.index(name) for name in ("report", "go"))
+            if core.execute_image(message["image"], message["steps"], report, go) == 0:
+                reseed()
+                os.environ.clear()
+                os.environ.update(self.environ)
+                code = payload.run(self.shell, 3)
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+
+    def _reap(self, pidfd: int) -> None:
+        pid = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        self._send({"exited": pid, "status": status})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._sock.send(msgpack.packb(message))
+
+    def _preload_one(self, module: str) -> None:
+        """Import one module, first in a child: what starts threads, crashes or talks is not for us."""
+        if module in sys.modules or module in self._unsafe:
+            return
+        pid = os.fork()
+        if pid == 0:
+            quietly_import(module)
+            os._exit(0 if threads() == 1 else 1)
+        _, status = os.waitpid(pid, 0)
+        if status == 0:
+            quietly_import(module)
+        else:
+            self._unsafe.add(module)
+
+
+def quietly_import(module: str) -> None:
+    """Import `module` with its output thrown away; a failure is the cell's to see, not ours."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    saved = [os.dup(n) for n in (1, 2)]
+    try:
+        for n in (1, 2):
+            os.dup2(null, n)
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+        if module == "matplotlib.pyplot":
+            with contextlib.suppress(Exception):
+                importlib.import_module("matplotlib_inline.backend_inline")
+    finally:
+        for n, fd in zip((1, 2), saved, strict=True):
+            os.dup2(fd, n)
+            os.close(fd)
+        os.close(null)
+
+
+def reseed() -> None:
+    """Give the child random numbers of its own (`random` reseeds itself after a fork; numpy does not)."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def main(fd: int) -> None:
+    """Be the zygote on the socket `fd`."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() == 1:
+        return  # the engine died before the line above
+    sys.argv[:] = [""]
+    Zygote(socket.socket(fileno=fd)).run()

@@ -1,0 +1,120 @@
+"""The engine's side of the zygote: starts it, has it fork, hears of its children's ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from ..errors import EngineError
+from ..namespaces import BY_NAME
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .supervised import Supervised
+
+FIRST_FD = 200
+"""The child finds its descriptors from here on, in this order, whatever their numbers were before."""
+FD_ORDER = ("stdin", "stdout", "stderr", "channel", "report", "go")
+
+
+class ZygoteClient:
+    """One zygote process.
+
+    Parameters
+    ----------
+    engine : Engine
+        Whose loop hears the zygote's messages.
+    hello : dict
+        The kernel's ``sys_path``, ``environ``, ``executable`` and ``cwd``.
+    """
+
+    def __init__(self, engine: Engine, hello: dict[str, Any]) -> None:
+        self._engine = engine
+        self._children: dict[int, Supervised] = {}
+        self._waiting: dict[str, Supervised] = {}
+        self.alive = True
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        main = os.path.join(os.path.dirname(__file__), "main.py")
+        # One BLAS thread: a thread pool in the zygote would not survive the fork.
+        environ = {**hello["environ"], "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            self._process = subprocess.Popen(
+                [hello["executable"], main, "zygote", str(theirs.fileno()), json.dumps(hello["sys_path"])],
+                env=environ,
+                cwd=hello["cwd"],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                pass_fds=[theirs.fileno()],
+            )
+        finally:
+            theirs.close()
+        self._sock = ours
+        self._send({"hello": {"environ": hello["environ"]}})
+        engine.watch(ours.fileno(), self._on_message)
+
+    def _send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        socket.send_fds(self._sock, [msgpack.packb(message)], fds or [])
+
+    def preload(self, modules: list[str]) -> None:
+        """Import modules, so that cells find them imported; what is not safe to fork is left out."""
+        self._send({"preload": list(modules)})
+
+    def fork(self, container: Supervised, fds: dict[str, int]) -> None:
+        """Have a child forked that builds `container` around itself."""
+        numbers = {name: FIRST_FD + i for i, name in enumerate(FD_ORDER)}
+        kinds = set(BY_NAME) - set(container.spec.without)
+        message = {
+            "fork": container.id,
+            "image": container.plan.image(numbers),
+            "steps": len(container.plan.steps),
+            "pid_namespace": "pid" in kinds,
+        }
+        self._waiting[container.id] = container
+        self._send(message, [fds[name] for name in FD_ORDER])
+
+    def _on_message(self) -> None:
+        data = self._sock.recv(1 << 16)
+        if not data:
+            self._on_death()
+            return
+        message = msgpack.unpackb(data)
+        if "forked" in message:
+            container = self._waiting.pop(message["forked"])
+            pid = message["pid"]
+            self._children[pid] = container
+            container.adopt(pid, os.pidfd_open(pid))
+        elif "failed" in message:
+            container = self._waiting.pop(message["failed"])
+            container.failure = OSError(message["errno"], os.strerror(message["errno"]))
+            container.state = "ended"
+            container.ends.close()
+        elif "exited" in message:
+            self._children.pop(message["exited"]).on_exit(message["status"])
+
+    def _on_death(self) -> None:
+        """The zygote is gone, and its children with it (PR_SET_PDEATHSIG)."""
+        self.alive = False
+        self._engine.unwatch(self._sock.fileno())
+        self._sock.close()
+        self._process.wait()
+        for container in [*self._waiting.values(), *self._children.values()]:
+            container.failure = container.failure or EngineError("the zygote process is gone; run the cell again")
+            container.cgroup.kill()
+            container.on_exit(9)
+
+    def close(self) -> None:
+        """End the zygote."""
+        if self.alive:
+            self._engine.unwatch(self._sock.fileno())
+            self._sock.close()
+            self._process.kill()
+            with contextlib.suppress(ChildProcessError):
+                self._process.wait()
+            self.alive = False
