@@ -124,7 +124,8 @@ LINES = """\
 --mount type=bind,src=/a,dst=/b | --mount type=bind,src=/a | --mount type=bind,src=/a,dst=/b,ro=maybe
 --mount type=tmpfs,dst=/b,tmpfs-mode=9 | --mount type=tmpfs,dst=/b,tmpfs-size=64m | --mount type
 --mount TYPE=bind,SRC=/a,destination=/b | --security-opt foo | --security-opt seccomp=unconfined
---env-file /nonexistent | --cpus=0x1 | --cpus=1/2 | --cpus=1/-2 | --cpus=0.5/2 | --cpus=1e100 | --cpus=0/9223372036854775808 | --
+--env-file /nonexistent | --cpus=0x1 | --cpus=1/2 | --cpus=1/-2 | --cpus=0.5/2
+--cpus=1e100 | --cpus=0/9223372036854775808 | --
 --ulimit nofile | --ulimit nofile= | --ulimit nofile=+1
 """
 
