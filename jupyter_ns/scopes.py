@@ -12,23 +12,20 @@ Python Language Reference, 4.2 "Naming and binding".
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .magic_lines import SHELL_CALLS
+from .magic_lines import SHELL_CALLS, Nested, identifiers
 
-Transform = Callable[[str], str]
-
-IDENTIFIER = re.compile(r"[^\W\d]\w*")
-
-_DYNAMIC = frozenset({"eval", "exec", "globals", "locals", "vars", "dir", "compile", "__import__"})
+_DYNAMIC = frozenset({"eval", "exec", "globals", "locals", "get_ipython"})
 """Functions through which any name can be read."""
 
 _WITHOUT_ARGUMENTS = frozenset({"vars", "dir"})
-"""Those of them that look at names only if called with nothing."""
+"""Functions through which any name can be read, if called with nothing."""
 
-_TEXT_METHODS = frozenset({"query", "eval", "evaluate", "sql", "execute", "from_formula", "ols", "glm", "logit"})
+_TEXT_METHODS = frozenset(
+    {"query", "eval", "evaluate", "sql", "execute", "from_formula", "ols", "glm", "logit"}
+)
 """Methods of pandas, numexpr, duckdb, statsmodels: their text may name the caller's variables."""
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -48,17 +45,20 @@ class Scope(ast.NodeVisitor):
         Names that a ``global`` statement, here or nested, takes from the top.
     declared : set of str
         Names that a ``global`` or ``nonlocal`` statement keeps from being bound here.
+    assigned_by_magics : set of str
+        Names that a magic may bind at the top.
     dynamic : bool
         Whether names may be read that cannot be known from the text.
     """
 
-    def __init__(self, transform: Transform, *, comprehension: bool = False) -> None:
+    def __init__(self, nested: Nested, *, comprehension: bool = False) -> None:
         self.reads: set[str] = set()
         self.binds: set[str] = set()
         self.above: set[str] = set()
         self.declared: set[str] = set()
+        self.assigned_by_magics: set[str] = set()
         self.dynamic = False
-        self._transform = transform
+        self._nested = nested
         self._comprehension = comprehension
 
     def outward(self) -> set[str]:
@@ -79,14 +79,14 @@ class Scope(ast.NodeVisitor):
         self.dynamic |= inner.dynamic
 
     def _new(self, *, comprehension: bool = False) -> Scope:
-        return Scope(self._transform, comprehension=comprehension)
+        return Scope(self._nested, comprehension=comprehension)
 
     # Names
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, (ast.Load, ast.Del)):
             self.reads.add(node.id)
-            self.dynamic |= node.id in _DYNAMIC - _WITHOUT_ARGUMENTS or node.id == "get_ipython"
+            self.dynamic |= node.id in _DYNAMIC
         if isinstance(node.ctx, (ast.Store, ast.Del)):
             self.binds.add(node.id)
 
@@ -115,6 +115,10 @@ class Scope(ast.NodeVisitor):
         if node.name != "*":
             self.binds.add(node.asname or node.name.split(".")[0])
         self.dynamic |= node.name == "__main__"
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self.dynamic |= node.module == "__main__"
+        self.generic_visit(node)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         if node.name:
@@ -213,7 +217,7 @@ class Scope(ast.NodeVisitor):
             self.dynamic |= not node.args
         if isinstance(function, ast.Attribute) and function.attr in _TEXT_METHODS:
             for text in _texts(node):
-                self.reads.update(IDENTIFIER.findall(text))
+                self.reads |= identifiers(text)
         self.generic_visit(node)
 
     def _shell_call(self, node: ast.Call) -> bool:
@@ -230,9 +234,9 @@ class Scope(ast.NodeVisitor):
         arguments = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         if handler is None or len(arguments) != len(node.args):
             return False
-        used = handler(arguments, self._transform)
+        used = handler(arguments, self._nested)
         self.reads |= used.reads
-        self.binds |= used.binds
+        self.assigned_by_magics |= used.binds
         self.dynamic |= used.dynamic
         return True
 

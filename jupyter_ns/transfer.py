@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import types
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -49,6 +50,25 @@ class _NotebookGlobals(dict[str, Any]):
         return cell_globals, ()
 
 
+def shell_getter() -> Any:
+    """Return the function that finds the shell; pickles of functions with magics call it."""
+    from IPython import get_ipython
+
+    return get_ipython
+
+
+def _is_shell(obj: object) -> bool:
+    return any(cls.__name__ == "InteractiveShell" for cls in type(obj).__mro__)
+
+
+def _reduce_method(method: types.MethodType) -> Any:
+    # IPython puts this method into the notebook's namespace, and calls of it into functions
+    # with magics in them; the shell itself cannot be pickled.
+    if method.__name__ == "get_ipython" and _is_shell(method.__self__):
+        return shell_getter, ()
+    return cloudpickle.Pickler.dispatch_table[types.MethodType](method)
+
+
 def _refuse_file(file: io.TextIOWrapper) -> tuple[Any, ...]:
     # cloudpickle would send a text file's whole contents, and leave files of bytes alone.
     raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
@@ -58,7 +78,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     """Pickles with buffers kept apart, and notebook functions bound to the cell's namespace."""
 
     dispatch_table: ClassVar[Any] = ChainMap(
-        {io.TextIOWrapper: _refuse_file}, cloudpickle.Pickler.dispatch_table
+        {io.TextIOWrapper: _refuse_file, types.MethodType: _reduce_method}, cloudpickle.Pickler.dispatch_table
     )
 
     def __init__(self, file: Any, buffers: list[memoryview]) -> None:

@@ -135,6 +135,21 @@ def test_a_trusted_value_keeps_its_class_and_leaves_the_notebook_alone(tmp_path:
     assert run_notebook(tmp_path, "out").split() == [b"True", b"6"]
 
 
+class InteractiveShell:
+    """Stands for IPython's, which can no more be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def get_ipython(self) -> InteractiveShell:
+        return self
+
+
+def test_a_function_with_magics_in_it_finds_the_shell_inside() -> None:
+    ipython = pytest.importorskip("IPython")
+    assert travel({"get_ipython": InteractiveShell().get_ipython})["get_ipython"] is ipython.get_ipython
+
+
 class Model:
     def __init__(self, session: object) -> None:
         self.session = session

@@ -206,7 +206,7 @@ def test_several_variables_at_once_are_named_in_errors() -> None:
     assert decode(*encode_named({})) == {}
     with pytest.raises(TransferError, match=r"^s\['a'\]\[0\]: a function"):
         encode_named({"r": 1, "s": {"a": [len]}})
-    with pytest.raises(TooLarge, match="^r, s takes"):
+    with pytest.raises(TooLarge, match=r"^r, s takes"):
         encode_named({"r": b"x" * 600, "s": b"x" * 600}, 1000)
 
 
