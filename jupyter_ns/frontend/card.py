@@ -12,6 +12,7 @@ from typing import Any
 
 from ..container import Container, LimitRecord
 from ..namespaces import KINDS
+from ..runner import MAX_OUTPUT_CHARS
 from ..units import format_bytes, format_duration
 from .figure import final_png
 from .svg import sparklines
@@ -113,7 +114,7 @@ def _weakened_html(container: Container) -> str:
 
 
 def facts(container: Container) -> list[tuple[str, str]]:
-    """Return what is to be said of an ended container, as label and text with units; nothing is escaped."""
+    """Return what is to be said of an ended container, as label and plain text with units."""
     limits, usage = container.spec.limits, container.usage
     wall, cpu, stopped = container.wall_seconds, container.cpu_seconds, container.throttled_seconds
     rows = [
@@ -136,9 +137,14 @@ def facts(container: Container) -> list[tuple[str, str]]:
     ooms = usage.oom_times
     if ooms:
         rows.append(("out of memory", "at " + ", ".join(format_duration(t) for t in ooms[:5])))
-    for stream, dropped in container.facts.get("truncated", {}).items():
-        rows.append((f"{stream} truncated", f"{format_bytes(dropped)} not kept"))
-    return rows
+    rows += [(f"{stream} truncated", note) for stream, note in _truncations(container)]
+    return [(label, clean(text)) for label, text in rows]
+
+
+def _truncations(container: Container) -> list[tuple[str, str]]:
+    """Return the streams that were longer than what is kept, each with the runner's own note at its end."""
+    streams = (("stdout", container.stdout), ("stderr", container.stderr))
+    return [(name, text[MAX_OUTPUT_CHARS:].strip()) for name, text in streams if len(text) > MAX_OUTPUT_CHARS]
 
 
 def _peak_memory(container: Container) -> str:
@@ -165,7 +171,7 @@ def final_bundle(container: Container) -> Bundle:
     own = {kind: pair.host for kind, pair in container.namespaces.items()}
     inside = {kind: pair.container for kind, pair in container.namespaces.items()}
     namespaces = namespace_table([("this kernel", own), ("container", inside)])
-    changes = change_list(container.changes)
+    changes = change_list(container.changes, complete=not container.changes_truncated)
     return {
         "text/html": _final_html(container, namespaces[0] if own else "", changes[0]),
         "text/plain": _final_text(container, namespaces[1] if own else "", changes[1]),
@@ -189,9 +195,9 @@ def _final_html(container: Container, namespaces: str, changes: str) -> str:
         )
         left += f'<table style="{TABLE};margin-top:8px"><tr>{heads}</tr>{limits}</table>'
     if changes:
+        files = change_summary(container.changes, complete=not container.changes_truncated)
         shown = " open" if len(container.changes) <= _OPEN_CHANGES else ""
-        summary = f"Files: {change_summary(container.changes)} (copy-on-write)"
-        changes = f"<details{shown}><summary>{summary}</summary>{changes}</details>"
+        changes = f"<details{shown}><summary>Files (copy-on-write): {files}</summary>{changes}</details>"
     return (
         f'<div style="{_CARD}">{_headline_html(container, container.wall_seconds)}'
         f'<div style="display:flex;flex-wrap:wrap;gap:8px 32px;margin-top:4px"><div>{left}</div>'
@@ -214,7 +220,8 @@ def _final_text(container: Container, namespaces: str, changes: str) -> str:
     if namespaces:
         lines += ["", *(f"  {line}" for line in namespaces.splitlines())]
     if changes:
-        lines += ["", f"  files: {change_summary(container.changes)}"]
+        files = change_summary(container.changes, complete=not container.changes_truncated)
+        lines += ["", f"  files (copy-on-write): {files}"]
         lines += [f"  {line}" for line in changes.splitlines()]
     if container.weakened:
         lines += ["", *(f"  ! weaker than asked: {clean(reason)}" for reason in container.weakened)]
@@ -236,12 +243,11 @@ def one_line(container: Container) -> Bundle:
         parts.append(f"peak {format_bytes(container.peak_memory_bytes)}")
     if container.namespaces:
         parts.append(f"{isolated} of {count(len(container.namespaces), 'namespace')} isolated")
-    parts.append(count(len(container.changes), "change") if container.changes else "no changes")
+    changed = count(len(container.changes), "change") if container.changes else "no changes"
+    parts.append(f"at least {changed}" if container.changes_truncated else changed)
     if container.weakened:
         parts.append(f"! weaker than asked: {'; '.join(map(clean, container.weakened))}")
-    dropped = container.facts.get("truncated", {})
-    if dropped:
-        parts.append(f"{' and '.join(dropped)} truncated")
+    parts += [f"{stream} truncated" for stream, _ in _truncations(container)]
     text = " · ".join(parts)
     mark = f'<span style="color:{now.colour}">{now.mark}</span>'
     words = f'<span style="{MUTED}">{escape(text)}</span>'

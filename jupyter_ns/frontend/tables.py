@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..container import Change
 from ..namespaces import KINDS
-from .words import AMBER, GREEN, MUTED, aligned, clean, count, escape
+from .words import AMBER, GREEN, MUTED, aligned, clean, escape
 
 OWN, SHARED, ABSENT = "≠", "=", "–"
 LEGEND = f"{OWN} a namespace of its own · {SHARED} shared with the notebook's kernel"
@@ -90,7 +91,7 @@ def marked(mark: str, number: int | None) -> str:
     return f"<b{colour}>{mark}</b> {number}"
 
 
-def change_list(changes: Sequence[Change], *, most: int = 20) -> tuple[str, str]:
+def change_list(changes: Sequence[Change], *, most: int = 20, complete: bool = True) -> tuple[str, str]:
     """List what a container did to its file system.
 
     Parameters
@@ -99,6 +100,8 @@ def change_list(changes: Sequence[Change], *, most: int = 20) -> tuple[str, str]
         Kind (``A``, ``C``, ``D``) and path; a path may hold anything.
     most : int
         How many to list; the rest is counted.
+    complete : bool
+        False if there were more changes than were collected.
 
     Returns
     -------
@@ -108,7 +111,9 @@ def change_list(changes: Sequence[Change], *, most: int = 20) -> tuple[str, str]
     if not changes:
         return "", ""
     shown = changes[:most]
-    more = f"… and {len(changes) - most} more" if len(changes) > most else ""
+    at_least = "" if complete else "at least "
+    rest = len(changes) - len(shown)
+    more = f"… and {at_least}{rest} more" if rest else ""
     html_rows = "".join(
         f'<tr><td {CELL} title="{_CHANGE_WORDS.get(kind, "")}"><b>{escape(kind)}</b></td>'
         f"<td {PATH}><code>{escape(path)}</code></td></tr>"
@@ -120,7 +125,7 @@ def change_list(changes: Sequence[Change], *, most: int = 20) -> tuple[str, str]
     return f'<table style="{TABLE}">{html_rows}</table>', "\n".join(text)
 
 
-def change_summary(changes: Sequence[Change]) -> str:
+def change_summary(changes: Sequence[Change], *, complete: bool = True) -> str:
     """Count changes by kind.
 
     Examples
@@ -128,5 +133,6 @@ def change_summary(changes: Sequence[Change]) -> str:
     >>> change_summary([Change("A", "/a"), Change("A", "/b"), Change("D", "/c")])
     '2 added, 1 deleted'
     """
-    counts = {word: sum(c.kind == kind for c in changes) for kind, word in _CHANGE_WORDS.items()}
-    return ", ".join(f"{n} {word}" for word, n in counts.items() if n) or count(0, "change")
+    counts = Counter(kind for kind, _ in changes)
+    words = ", ".join(f"{counts[kind]} {word}" for kind, word in _CHANGE_WORDS.items() if counts[kind])
+    return words if complete else f"{words}, and more that were not counted"

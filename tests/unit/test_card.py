@@ -17,6 +17,7 @@ from jupyter_ns.frontend import card, words
 from jupyter_ns.frontend.svg import sparklines
 from jupyter_ns.frontend.tables import change_list, namespace_table
 from jupyter_ns.namespaces import KINDS, NamespaceID
+from jupyter_ns.runner import MAX_OUTPUT_CHARS
 from jupyter_ns.spec import ContainerSpec, Limits
 from jupyter_ns.usage import Usage
 
@@ -67,7 +68,7 @@ def ended() -> Container:
     ]
     container.changes = [Change("A", "/tmp/new"), Change("C", "/etc/hosts"), Change("D", "/root/old")]
     container.weakened = ["no swap accounting on this host"]
-    container.facts["truncated"] = {"stdout": 4096}
+    container.stdout = "x" * MAX_OUTPUT_CHARS + "\n[stdout: 12 further characters are not shown]\n"
     return container
 
 
@@ -234,8 +235,9 @@ def test_the_frozen_card_says_everything_in_both_forms(ended: Container) -> None
     assert metadata == {}
     assert set(data) == {"text/html", "text/plain"}
     facts = (
-        "out of memory, exit code 137 (SIGKILL)", "12s", "4.5s (38 % of one CPU)", "2.4s (20 % of the wall time)",
-        "96MiB of 128MiB (75 %)", "memory.max_usage_in_bytes", "4 of 64", "at 11.9s", "4KiB not kept",
+        "out of memory, exit code 137 (SIGKILL)", "12s", "4.5s (38 % of one CPU)",
+        "2.4s (20 % of the wall time)",
+        "96MiB of 128MiB (75 %)", "memory.max_usage_in_bytes", "4 of 64", "at 11.9s", "stdout: 12 further",
         "128MiB → 128MiB", "memory.limit_in_bytes", "0.5 → 50000 100000", "≠ 4026532330", "= 4026531837",
         "1 added, 1 changed, 1 deleted", "/etc/hosts", "no swap accounting on this host",
     )  # fmt: skip
@@ -293,7 +295,7 @@ def test_each_end_has_a_sign_and_words(status: str, reason: str, code: int | Non
 
 
 def test_one_line_is_one_line(ended: Container) -> None:
-    ended.weakened, ended.facts = [], {}
+    ended.weakened, ended.stdout = [], ""
     data, _ = card.one_line(ended)
     assert data["text/plain"] == (
         "✗ out of memory, exit code 137 (SIGKILL) · 12s · peak 96MiB · 7 of 8 namespaces isolated · 3 changes"
@@ -367,6 +369,16 @@ def test_change_list_is_bounded() -> None:
     assert "… and 37 more" in Tags(html).text
     assert "more" not in change_list([Change("A", f"/f{i}") for i in range(20)])[1]
     assert change_list([]) == ("", "")
+
+
+def test_changes_that_were_not_all_collected_are_said_to_be_more(ended: Container) -> None:
+    ended.changes = [Change("A", f"/f{i}") for i in range(30)]
+    ended.changes_truncated = True
+    assert "at least 30 changes" in card.one_line(ended)[0]["text/plain"]
+    data, _ = card.final_bundle(ended)
+    for source in (data["text/plain"], Tags(data["text/html"]).text):
+        assert "30 added, and more that were not counted" in source
+        assert "… and at least 10 more" in source
 
 
 # The picture
