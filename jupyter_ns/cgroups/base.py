@@ -11,6 +11,7 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 from ..container import LimitRecord
@@ -19,6 +20,7 @@ from ..spec import Limits
 from . import files
 from .facts import (
     ACCEPTED,
+    BANDWIDTH,
     OPTIONS,
     CgroupFacts,
     Need,
@@ -43,14 +45,12 @@ class Cgroup(ABC):
         The directory's name.
     limits : Limits
         Everything asked for so far.
-    records : list of LimitRecord
-        Requested, and effective as the kernel read it back.
     notes : list of str
         Limits that Docker's defaults imply and this host cannot give.
     """
 
     NEEDS: ClassVar[dict[str, Need]]
-    __slots__ = ("_facts", "_fds", "_open", "_places", "limits", "name", "notes", "records")
+    __slots__ = ("_facts", "_fds", "_open", "_places", "_records", "_where", "limits", "name", "notes")
 
     def __init__(
         self, facts: CgroupFacts, name: str, places: list[Place], open_place: Callable[[str], Place]
@@ -58,13 +58,19 @@ class Cgroup(ABC):
         self._facts, self.name, self._places, self._open = facts, name, places, open_place
         self._fds: dict[str, int] = {}
         self.limits = Limits()
-        self.records: list[LimitRecord] = []
+        self._where = {c: place.directory for place in places for c in place.controllers}
+        self._records: dict[tuple[str, str], LimitRecord] = {}
         self.notes: list[str] = []
 
     @property
     def version(self) -> int:
         """1 or 2."""
         return self._facts.version
+
+    @property
+    def records(self) -> list[LimitRecord]:
+        """Every limit, requested and effective as the kernel read it back."""
+        return list(self._records.values())
 
     @property
     def paths(self) -> dict[str, str]:
@@ -78,12 +84,8 @@ class Cgroup(ABC):
 
     def file(self, controller: str, name: str) -> str | None:
         """Return the path of a kernel file, or None where it does not exist."""
-        if name not in self._facts.files:
-            return None
-        for place in self._places:
-            if controller in place.controllers:
-                return f"{place.directory}/{name}"
-        return None
+        directory = self._where.get(controller)
+        return f"{directory}/{name}" if directory and name in self._facts.files else None
 
     def set(self, limits: Limits) -> None:
         """Apply limits, also to a running container; a field that is None stays as it is.
@@ -107,14 +109,22 @@ class Cgroup(ABC):
         fields = changed(wanted, self.limits)
         settings = self._settings(wanted, fields)
         self._check(wanted, fields)
-        for setting in settings:
-            if setting.controller not in self.paths:
-                self._join(setting.controller)
-            self._apply(setting)
+        applied: set[str] = set()
+        try:
+            for setting in settings:
+                if setting.controller not in self._where:
+                    self._join(setting.controller)
+                self._apply(setting)
+                applied.add(setting.field)
+        except BaseException:
+            # What later changes start from must be what the kernel has now.
+            written = applied | (BANDWIDTH if applied & BANDWIDTH else frozenset())
+            self.limits = replace(self.limits, **{n: getattr(wanted, n) for n in written})
+            raise
         self.limits = wanted
 
     def _apply(self, setting: Setting) -> None:
-        path = self.file(setting.controller, setting.file) or setting.file
+        path = f"{self._where[setting.controller]}/{setting.file}"
         try:
             effective = files.write_back(path, setting.value).partition("\n")[0]
             if setting.effective_file:
@@ -128,7 +138,7 @@ class Cgroup(ABC):
         if setting.effective_file and setting.requested and id_set(effective) != id_set(setting.requested):
             self._refuse(setting, f"only {effective} took effect")
         record = LimitRecord(setting.field, setting.requested, effective, setting.file)
-        self.records = [r for r in self.records if (r.name, r.file) != (record.name, record.file)] + [record]
+        self._records[record.name, record.file] = record
 
     def _refuse(self, setting: Setting, why: str) -> None:
         accepted = ACCEPTED.get(setting.field, "another value")
@@ -142,6 +152,7 @@ class Cgroup(ABC):
         members = self.pids()
         place = self._open(controller)
         self._places.append(place)
+        self._where.update(dict.fromkeys(place.controllers, place.directory))
         for pid in members:
             try:
                 files.write(f"{place.directory}/cgroup.procs", str(pid))
@@ -155,14 +166,25 @@ class Cgroup(ABC):
     def _check(self, wanted: Limits, fields: frozenset[str]) -> None:  # noqa: B027
         """Raise `UsageError` for a change that the kernel would answer with an OOM kill."""
 
+    @property
+    @abstractmethod
+    def self_join_files(self) -> tuple[str, ...]:
+        """The files to which a process with one thread writes ``0`` to put itself in."""
+
     @abstractmethod
     def add(self, pid: int) -> None:
-        """Put a single-threaded process in.
+        """Put another process, with one thread, in.
 
         Raises
         ------
         OSError
             ESRCH: no such process.
+
+        Notes
+        -----
+        Costs 4 to 20 ms if none was moved shortly before: for another PID than the writer's own the
+        kernel takes the lock of all thread groups, and waits for an RCU grace period
+        (``cgroup_threadgroup_rwsem``). `self_join_files` and `into_fd` do without.
         """
 
     @abstractmethod

@@ -28,6 +28,9 @@ OPTIONS = {
     "pids_limit": "--pids-limit",
     "blkio_weight": "--blkio-weight",
 }
+BANDWIDTH = frozenset({"nano_cpus", "cpu_quota_us", "cpu_period_us"})
+"""Fields that together make one limit."""
+
 _BANDWIDTH = "a quota of 1000 µs or more, a period of 1000 to 1000000 µs, together no more than the parent's"
 ACCEPTED = {
     "memory_bytes": "at least what the container holds and cannot give back",

@@ -16,7 +16,7 @@ from ..errors import UnsupportedError
 from ..spec import Limits
 from . import files, processes
 from .base import Cgroup
-from .facts import Need, Setting, positive, swap_total_bytes
+from .facts import BANDWIDTH, Need, Setting, positive, swap_total_bytes
 
 DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer")
 CONTROLLERS = (*DEFAULT, "cpuset", "blkio")
@@ -82,7 +82,7 @@ def cpu(new: Limits, old: Limits, fields: frozenset[str]) -> list[Setting]:
     parent's even in between: so the one that lowers the share comes first.
     """
     found: list[Setting] = []
-    if fields & {"nano_cpus", "cpu_quota_us", "cpu_period_us"}:
+    if fields & BANDWIDTH:
         name, period_name = ("nano_cpus",) * 2 if new.nano_cpus else ("cpu_quota_us", "cpu_period_us")
         quota_us, period_us = new.cpu_bandwidth_us or (-1, new.cpu_period_us or 100_000)
         old_quota_us, old_period_us = old.cpu_bandwidth_us or (-1, old.cpu_period_us or 100_000)
@@ -156,16 +156,13 @@ class V1Cgroup(Cgroup):
             *blkio(wanted, fields, names),
         ]
 
-    def add(self, pid: int) -> None:
-        """Put a single-threaded process in.
+    @property
+    def self_join_files(self) -> tuple[str, ...]:
+        """The ``tasks`` files: 10 µs each for a process that writes ``0``; see `Cgroup.add`."""
+        return tuple(f"{place.directory}/tasks" for place in self._places)
 
-        Raises
-        ------
-        OSError
-            ESRCH: no such process.
-        """
-        # `tasks` moves one thread in 10 µs; `cgroup.procs` takes the lock of every thread group and
-        # waits milliseconds for an RCU grace period.
+    def add(self, pid: int) -> None:
+        """Put another process, with one thread, in; see `Cgroup.add`."""
         for place in self._places:
             files.write(f"{place.directory}/tasks", str(pid))
 

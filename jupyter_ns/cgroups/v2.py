@@ -16,7 +16,7 @@ from ..errors import UnsupportedError, UsageError
 from ..spec import Limits
 from . import files, processes
 from .base import Cgroup
-from .facts import OPTIONS, Need, Setting, positive, swap_total_bytes
+from .facts import BANDWIDTH, OPTIONS, Need, Setting, positive, swap_total_bytes
 
 CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "io")
 
@@ -91,7 +91,7 @@ def memory(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[st
 def cpu(new: Limits, fields: frozenset[str]) -> list[Setting]:
     """Return the writes of the cpu controller."""
     found = []
-    if fields & {"nano_cpus", "cpu_quota_us", "cpu_period_us"}:
+    if fields & BANDWIDTH:
         asked = ("nano_cpus", "cpu_quota_us", "cpu_period_us")
         name = next((n for n in asked if getattr(new, n)), "nano_cpus")
         quota_us, period_us = new.cpu_bandwidth_us or ("max", new.cpu_period_us or 100_000)
@@ -168,14 +168,13 @@ class V2Cgroup(Cgroup):
                 f"given back without an OOM kill; accepted: more than that"
             )
 
-    def add(self, pid: int) -> None:
-        """Put a process in; `into_fd` and ``CLONE_INTO_CGROUP`` are cheaper.
+    @property
+    def self_join_files(self) -> tuple[str, ...]:
+        """``cgroup.procs``, where ``CLONE_INTO_CGROUP`` (`into_fd`) cannot be used."""
+        return (f"{self._directory}/cgroup.procs",)
 
-        Raises
-        ------
-        OSError
-            ESRCH: no such process.
-        """
+    def add(self, pid: int) -> None:
+        """Put another process in; see `Cgroup.add`."""
         files.write(f"{self._directory}/cgroup.procs", str(pid))
 
     def into_fd(self) -> int | None:
