@@ -199,7 +199,8 @@ def missing(limits: Limits, facts: CgroupFacts, needs: dict[str, Need]) -> dict[
     """Return the fields that cannot be honoured here, and why."""
     found = {}
     for name, (controller, names, reason) in needs.items():
-        if not is_limit(name, getattr(limits, name)):
+        value = getattr(limits, name)
+        if value is None or not is_limit(name, value):
             continue
         if facts.base(controller) is None:
             found[name] = f"cgroup controller {controller}: {facts.unavailable.get(controller, 'unknown')}"

@@ -302,7 +302,8 @@ class Plan:
             n = s = 0
             for letter, arg in zip(OPS[step.op].signature, step.args, strict=True):
                 if letter == "n":
-                    numbers[n] = value if value < 2**63 else value - 2**64  # type: ignore[operator, assignment]
+                    assert isinstance(arg, int)
+                    numbers[n] = arg if arg < 2**63 else arg - 2**64
                     n += 1
                 elif arg is None:
                     s += 1

@@ -20,8 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import core
-from ..cgroups import Manager, Sampler, collect_stale
-from ..cgroups import key as engine_key
+from ..cgroups import Manager, Sampler, collect_stale, engine_key
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan, build_plan
@@ -97,6 +96,8 @@ class Engine:
 
     def want_write(self, fd: int, on_writable: Callable[[], None], wanted: bool) -> None:
         """Call `on_writable` whenever `fd` takes bytes, or stop doing so."""
+        if not wanted and fd not in self._handlers:
+            return
         handlers = self._handlers.setdefault(fd, [None, None])
         if (handlers[1] is not None) != wanted:
             handlers[1] = on_writable if wanted else None

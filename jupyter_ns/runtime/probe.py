@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -38,7 +39,6 @@ def attempt(steps: Sequence[Step], clone_flags: int = 0) -> str:
     """Carry out `steps` in a throw-away child; return "" or what failed, with its errno's name."""
     read, report = os.pipe2(os.O_CLOEXEC)
     go, release = os.pipe2(os.O_CLOEXEC)
-    # The child waits at the end, gets end of file, and is gone.
     plan = Plan(clone_flags, (*steps, Step(Op.WAIT, ("end",))))
     try:
         try:
@@ -48,8 +48,7 @@ def attempt(steps: Sequence[Step], clone_flags: int = 0) -> str:
         os.close(report)
         report = -1
         answer = core.read_report(read)
-        os.close(release)
-        release = -1
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # it waits, or has gone already
         os.waitpid(pid, 0)
         os.close(pidfd)
     finally:
