@@ -11,14 +11,14 @@ import os
 import sys
 import threading
 import time
-from statistics import median
 
 from .engine import LIMITS, run_once
-from .processes import children, pss_kib
+from .processes import children, cpu_seconds, pss_kib
 from .stats import BenchmarkError
 
 IDLE_S = 3600
 START_TIMEOUT_S = 120.0
+WATCH_S = 3.0
 
 
 def _timed_starts(rounds: int, gap_s: float) -> list[float]:
@@ -63,6 +63,14 @@ def _fill(engine: int, containers: int) -> None:
             time.sleep(0.005)
 
 
+def _cpu_percent(*pids: int) -> list[float]:
+    """Return the CPU use of processes over `WATCH_S`, in percent of a core."""
+    before = [(cpu_seconds(pid), time.perf_counter()) for pid in pids]
+    time.sleep(WATCH_S)
+    after = [(cpu_seconds(pid), time.perf_counter()) for pid in pids]
+    return [(b - a) / (end - start) * 100 for (a, start), (b, end) in zip(before, after, strict=True)]
+
+
 def measure(containers: int, rounds: int, gap_s: float) -> dict[str, object]:
     """Time starts beside no and beside `containers` idle ones; read the engine's memory.
 
@@ -81,10 +89,12 @@ def measure(containers: int, rounds: int, gap_s: float) -> dict[str, object]:
     _fill(engine, containers)
     last = _timed_starts(rounds, gap_s)
     grown_kib = pss_kib(engine) - before_kib
+    engine_percent, client_percent = _cpu_percent(engine, os.getpid())
     return {
         "first_s": first,
         "last_s": last,
-        "ratio": median(last) / median(first),
+        "engine_cpu_percent": engine_percent,
+        "client_cpu_percent": client_percent,
         "kib_per_container": grown_kib / containers,
     }
 

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .stats import Series
 from .targets import Verdict, judge
 from .workspace import cgroup_mounts
 
+WHY_NOT_WIDTH = 100
 PEERS = ("bwrap", "crun", "runc", "unshare", "podman", "docker")
 
 
@@ -42,9 +44,14 @@ def host_facts() -> dict[str, Any]:
     }
 
 
+def _cell(text: str) -> str:
+    """Make a message fit for a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 def _row(series: Series, baseline: Series | None) -> str:
     if not series.values:
-        return f"| {series.name} | – | – | – | {series.missing} |"
+        return f"| {series.name} | – | – | – | {_cell(series.missing)} |"
     low, high = series.quartiles
     comparable = baseline is not None and baseline.values and baseline.unit == series.unit
     ratio = f"{series.median / baseline.median:.2f}" if baseline is not None and comparable else "–"
@@ -76,7 +83,8 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     for verdict in verdicts:
         asked = f"≤ {verdict.target.at_most:g}"
         if verdict.reached is None:
-            lines.append(f"| {verdict.target.text} | {asked} | – | not measured ({verdict.why_not}) |")
+            why_not = textwrap.shorten(verdict.why_not, WHY_NOT_WIDTH, placeholder=" …")
+            lines.append(f"| {verdict.target.text} | {asked} | – | not measured ({_cell(why_not)}) |")
         else:
             answer = "**yes**" if verdict.met else "**no**"
             lines.append(

@@ -17,6 +17,7 @@ LOAD_ROW = "%load_ext jupyter_ns, fresh kernels"
 SAMPLING, WIDGET = "engine's CPU, one idle container at 10 Hz", "kernel's CPU, live widget at 5 Hz"
 LIVE_FIRST, LIVE_LAST = "start beside no other container", "start beside the live containers"
 LIVE_MEMORY = "engine's memory per idle container"
+LIVE_ENGINE_CPU, LIVE_CLIENT_CPU = "engine's CPU, all of them idle", "client's CPU, all of them idle"
 CELL = f"%%container {LIMITS} sh\ntrue"
 BYTES_PER_OBJECT = 88
 """CPython on 64 bits: bytes(40) takes 33 + 40, rounded up to 80, and 8 in the list."""
@@ -125,7 +126,7 @@ def live(*, containers: int, rounds: int, gap_s: float) -> list[Series]:
     gap_s : float
         Pause before each timed start, seconds.
     """
-    names = (LIVE_FIRST, LIVE_LAST, LIVE_MEMORY)
+    names = (LIVE_FIRST, LIVE_LAST, LIVE_MEMORY, LIVE_ENGINE_CPU, LIVE_CLIENT_CPU)
     argv = [sys.executable, "-m", "benchmarks.live", str(containers), str(rounds), str(gap_s)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -141,5 +142,12 @@ def live(*, containers: int, rounds: int, gap_s: float) -> list[Series]:
             values=(answer["kib_per_container"] * 1.024,),
             unit="kB",
             note="growth of its PSS",
+        ),
+        Series(name=LIVE_ENGINE_CPU, values=(answer["engine_cpu_percent"],), unit="% of a core", note=beside),
+        Series(
+            name=LIVE_CLIENT_CPU,
+            values=(answer["client_cpu_percent"],),
+            unit="% of a core",
+            note="one thread a container takes the samples",
         ),
     ]
