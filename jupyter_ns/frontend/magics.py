@@ -106,9 +106,10 @@ def variables_for(shell: Any, request: RunRequest, source: str) -> dict[str, Any
             return {}
         from ..analysis import names_read
 
-        visible = {n for n in shell.user_ns if n not in shell.user_ns_hidden}
+        hidden = shell.user_ns_hidden
+        visible = {n for n, v in shell.user_ns.items() if n not in hidden or hidden[n] is not v}
         try:
-            names = tuple(names_read(shell.transform_cell(source), visible, shell.transform_cell).names)
+            names = names_read(shell.transform_cell(source), visible, shell.transform_cell).names
         except SyntaxError:
             return {}  # the container's own shell shows it, as it would outside
     missing = [n for n in names if n not in shell.user_ns]

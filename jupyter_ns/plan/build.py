@@ -59,6 +59,8 @@ class PlanInputs:
         BPF program; empty for none.
     capabilities : int
         Mask of what stays.
+    cgroup_join : tuple of str
+        The files of its cgroups to which the child writes itself; empty if it is born there.
     bare : bool
         Build the container and wait, as a place for a forked kernel to enter; run nothing.
     """
@@ -75,6 +77,7 @@ class PlanInputs:
     seccomp: bytes = b""
     capabilities: int = 0
     workdir_exists: bool = True
+    cgroup_join: tuple[str, ...] = ()
     bare: bool = False
 
 
@@ -166,6 +169,9 @@ class _Build:
             fds.append(("netns", len(fds)))
         yield Step(Op.FDS, (tuple(fds),), why="standard streams; everything else is closed")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
+        for path in self.inputs.cgroup_join:
+            # By the child itself: for another's PID the kernel waits for an RCU grace period, 5 ms and more.
+            yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
         if self.spec.python and self._flags():
             yield Step(Op.UNSHARE, (self._flags(),), why="a fork of the zygote leaves its namespaces")
         if self.inputs.prebuilt_network and "network" in self.kinds:
@@ -196,7 +202,7 @@ class _Build:
         Mustn't: let any mount show outside (everything is private first).
         """
         if "mount" not in self.kinds:
-            yield Step(Op.WAIT, ("cgroup",), why="the engine puts us into our cgroup")
+            yield from self._cgroup_namespace()
             return
         self.staging = self._choose_staging()
         yield Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None), why="no mount made here shows outside")
@@ -209,10 +215,9 @@ class _Build:
         yield from self._submounts()
         yield from self._dev()
         yield Step(
-            Op.WAIT, ("cgroup",), why="the engine puts us into our cgroup and keeps hold of the writable layer"
+            Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer"
         )
-        if "cgroup" in self.kinds:
-            yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="only now, so that our cgroup is its root")
+        yield from self._cgroup_namespace()
         yield from self._proc_sys()
         yield from self._tmp_and_exposed()
         yield from self._pivot()
@@ -224,6 +229,10 @@ class _Build:
             yield Step(
                 Op.MOUNT, (None, "/", None, REMOUNT | BIND | RDONLY, None), why="root is read-only", option="--read-only"
             )
+
+    def _cgroup_namespace(self) -> Iterator[Step]:
+        if "cgroup" in self.kinds:
+            yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="after joining, so that our cgroup is its root")
 
     def _choose_staging(self) -> str:
         needed = [m.source for m in self.spec.mounts if m.type == "bind"]

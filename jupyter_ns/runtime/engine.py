@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from .. import core
@@ -203,8 +204,15 @@ class Engine:
         """
         assert self._manager is not None
         inputs = resolve_inputs(container, spec, self.facts, request)
-        plan = build_plan(spec, self.facts, inputs)
         cgroup = self._manager.create(container[:12], spec.limits)
+        into = None if spec.python else cgroup.into_fd()
+        if into is None:
+            inputs = replace(inputs, cgroup_join=cgroup.self_join_files)
+        try:
+            plan = build_plan(spec, self.facts, inputs)
+        except ContainerError:
+            cgroup.remove()
+            raise
         ends, child = make_pipes(spec.python)
         made = Supervised(
             self, container, spec, plan, ends, cgroup, Sampler(cgroup), inputs.exposed
@@ -214,7 +222,6 @@ class Engine:
             if spec.python:
                 self.zygote.fork(made, child)
             else:
-                into = cgroup.into_fd()
                 pid, pidfd = core.spawn(plan, child, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))

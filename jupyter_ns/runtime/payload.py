@@ -45,10 +45,15 @@ def _open_streams() -> None:
 
 
 def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray]) -> int:
-    if buffers:
-        shell.user_ns.update(transfer.unpack(buffers[0], [memoryview(b) for b in buffers[1:]]))
+    sys.path[:] = cell["sys_path"]
     shell.execution_count = cell["execution_count"]
-    sys.path[:] = cell.get("sys_path", sys.path)
+    if buffers:
+        try:
+            transfer.unpack(buffers[0], [memoryview(b) for b in buffers[1:]], shell.user_ns)
+        except Exception:
+            shell.showtraceback()
+            CHANNEL.send("done", {"exit_code": 1})
+            return 1
     signal.signal(signal.SIGINT, signal.default_int_handler)
     result = shell.run_cell(cell["source"], store_history=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -114,8 +114,6 @@ class Supervised:
         """Take charge of the child that was just made."""
         self.pid, self.pidfd = pid, pidfd
         self.engine.watch(self.ends.report, self.on_report)
-        if self.cgroup.into_fd() is None:
-            self.cgroup.add(pid)
 
     def on_report(self) -> None:
         """Read the child's report pipe: it waits, runs, has failed, or has executed its program."""
@@ -139,16 +137,16 @@ class Supervised:
     def _at_wait(self, label: str) -> None:
         if label == "ids":
             self.engine.write_id_maps(self.pid)
-        elif label == "cgroup":
+        elif label == "layer":
             self._hold_layer()
         elif label == "go":
-            self._read_namespaces(("cgroup", "time"))
+            self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             self.state = "ready"
             if not self.parked:
                 self.release()
             return
         os.write(self.ends.go, b"g")
-        if label == "cgroup":
+        if label == "layer":
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 

@@ -96,7 +96,7 @@ def test_swap_defaults_and_errors() -> None:
     assert swap_total_bytes(Limits(memory_bytes=100, memory_swap_bytes=-1)) == -1
     assert swap_total_bytes(Limits(memory_bytes=100, memory_swap_bytes=100)) == 100
     assert swap_total_bytes(Limits()) is None
-    with pytest.raises(UsageError, match="--memory-swap 99.*accepted: --memory"):
+    with pytest.raises(UsageError, match=r"--memory-swap 99.*accepted: --memory"):
         swap_total_bytes(Limits(memory_bytes=100, memory_swap_bytes=99))
     with pytest.raises(UsageError, match="needs --memory"):
         swap_total_bytes(Limits(memory_swap_bytes=99))
@@ -224,9 +224,7 @@ def fake_v2(tmp_path: Path, contents: dict[str, str]) -> v2.V2Cgroup:
 
 def test_missing_controller_names_option_and_reason(tmp_path: Path) -> None:
     cgroup = fake_v2(tmp_path, {"memory.max": "max", "memory.current": "0"})
-    with pytest.raises(
-        UnsupportedError, match="--cpuset-cpus 0: cgroup controller cpuset: the parent cgroup keeps"
-    ):
+    with pytest.raises(UnsupportedError, match=r"--cpuset-cpus 0: .* cpuset: the parent cgroup keeps"):
         cgroup.set(Limits(cpuset_cpus="0", memory_bytes=MIB))
     assert (tmp_path / "memory.max").read_text() == "max"
     assert cgroup.records == []
@@ -389,14 +387,42 @@ def test_remove_tree_never_removes_a_file(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "b").exists()
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "cgroup.procs", "a" * 129])
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "cgroup.procs", "a" * 129])
 def test_names_are_checked(tmp_path: Path, name: str) -> None:
-    fake_unified(tmp_path, "memory")
-    facts = fake_facts(tmp_path, 2, {"memory.max"}, ("memory",))
-    manager = Manager.__new__(Manager)
-    manager.facts = facts
-    if name:
-        with pytest.raises(UsageError, match="cgroup name .* accepted:"):
+    with Manager(fake_facts(tmp_path, 1, set(), ("memory",)), "1-1") as manager:
+        with pytest.raises(UsageError, match=r"cgroup name .* accepted: 1 to 128"):
             manager.prepare(name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_engine_key_is_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="PID-STARTTIME"):
-        Manager(facts, name)
+        Manager(fake_facts(tmp_path, 1, set(), ("memory",)), "../1-1")
+
+
+def test_a_name_in_use_leaves_the_first_one_alone(tmp_path: Path) -> None:
+    facts = fake_facts(tmp_path, 1, {"memory.limit_in_bytes"}, ("memory",))
+    with Manager(facts, "1-1") as manager:
+        first = manager.prepare("twin")
+        with pytest.raises(UsageError, match="'twin': in use"):
+            manager.prepare("twin")
+        assert os.path.isdir(first.directories[0])
+    assert os.listdir(tmp_path) == []
+
+
+def test_failing_create_leaves_nothing(tmp_path: Path) -> None:
+    facts = fake_facts(tmp_path, 1, {"memory.limit_in_bytes"}, ("memory",))
+    with Manager(facts, "1-1") as manager:
+        with pytest.raises(UnsupportedError, match="--pids-limit 5: cgroup controller pids"):
+            manager.create("x", Limits(pids_limit=5))
+        # The fake directory has no kernel files: the write itself fails.
+        with pytest.raises(FileNotFoundError):
+            manager.create("x", Limits(memory_bytes=MIB))
+        assert os.listdir(tmp_path / "jupyter_ns" / "1-1") == []
+
+
+def test_engine_directory_removed_from_outside_is_made_again(tmp_path: Path) -> None:
+    with Manager(fake_facts(tmp_path, 1, set(), ("memory",)), "1-1") as manager:
+        os.rmdir(tmp_path / "jupyter_ns" / "1-1")
+        os.rmdir(tmp_path / "jupyter_ns")
+        assert os.path.isdir(manager.prepare("x").directories[0])
