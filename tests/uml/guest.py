@@ -1,0 +1,156 @@
+"""Run a command on another kernel: ``python tests/uml/guest.py [-u UID] [--] COMMAND [ARG…]``.
+
+User-mode Linux is a Linux kernel that runs as an ordinary process; it needs no privilege. The guest sees this
+machine's files, copy-on-write (hostfs below, a tmpfs above), and a pure cgroup version 2 with every controller
+passed on. The command's output and exit status come back; what it writes to files does not.
+
+Needs busybox (static) and a kernel: Debian's ``user-mode-linux`` package, or a file named by ``$UML``.
+``$UML_KARGS`` is added to its command line (``seccomp=on`` makes Linux 7 twice as fast), ``$UML_MEM`` is its
+memory (``768M``), ``$UML_CPU`` the processor that it is pinned to: unpinned, it is two to five times slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+NO_GUEST = 250
+"""Exit status if the guest itself failed."""
+NOISE = ("Failed to initialize ubd", "mmapper_init", "sysrq: Power Off", "reboot: Power down")
+
+INIT = """#!/bin/sh
+b={busybox}
+$b mount -t proc proc /proc
+$b mount -t tmpfs -o mode=755 rw /mnt
+$b mkdir /mnt/upper /mnt/work /mnt/root
+$b grep -qw overlay /proc/filesystems ||
+    for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done
+$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root
+cd /mnt/root
+$b mount -t proc proc proc
+$b mount -t sysfs sys sys
+$b mount -t devtmpfs dev dev
+$b mkdir -p dev/pts dev/shm run
+$b mount -t devpts -o newinstance,ptmxmode=666 pts dev/pts
+$b mount -t tmpfs -o mode=1777 shm dev/shm
+$b mount -t tmpfs -o mode=755 run run
+[ -e dev/fd ] || $b ln -s /proc/self/fd dev/fd
+$b mount -t cgroup2 cgroup2 sys/fs/cgroup
+for c in $($b cat sys/fs/cgroup/cgroup.controllers); do echo +$c > sys/fs/cgroup/cgroup.subtree_control; done
+$b mkdir sys/fs/cgroup/session
+{delegate}
+echo 0 > sys/fs/cgroup/session/cgroup.procs
+$b ip link set lo up
+# A chroot would not do: unshare(CLONE_NEWUSER) is refused in one.
+$b pivot_root . mnt
+cd /
+{enter} /bin/sh /mnt{scratch}/command
+echo $? > /mnt{scratch}/status
+echo o > /proc/sysrq-trigger
+$b sleep 10
+"""
+
+
+def missing() -> str:
+    """Return what is missing to start a guest; empty if nothing is."""
+    if not os.access(_kernel(), os.X_OK):
+        return "no user-mode Linux kernel: install Debian's user-mode-linux package, or set UML to one"
+    if not shutil.which("busybox"):
+        return "no busybox: install busybox-static"
+    return ""
+
+
+def run(
+    command: Sequence[str], *, uid: int = 0, delegated: bool = True, timeout_s: float = 300.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a fresh guest.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Program and arguments; it starts in this process's working directory and environment.
+    uid : int
+        Who runs it there; also the group.
+    delegated : bool
+        Whether its cgroup belongs to that user, as systemd's ``Delegate=yes`` does it.
+    timeout_s : float
+        After which the guest is ended.
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+        Both output streams in ``stdout``; ``returncode`` is `NO_GUEST` if the guest did not come so far.
+
+    Raises
+    ------
+    subprocess.TimeoutExpired
+        If it takes longer.
+    """
+    with tempfile.TemporaryDirectory(prefix="jupyter_ns-uml-") as scratch:
+        os.chmod(scratch, 0o755)
+        _write_files(scratch, command, uid, delegated)
+        arguments = [
+            "taskset", "-c", os.environ.get("UML_CPU", "0"), _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
+            "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
+            f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "quiet", "con=null", "con0=null,fd:1",
+            *shlex.split(os.environ.get("UML_KARGS", "")),
+        ]  # fmt: skip
+        done = subprocess.run(
+            arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+        )
+        lines = (line for line in done.stdout.splitlines(keepends=True) if not line.startswith(NOISE))
+        output = "".join(lines).replace("\r\n", "\n")
+        try:
+            with open(f"{scratch}/status") as f:
+                status = int(f.read())
+        except (FileNotFoundError, ValueError):
+            return subprocess.CompletedProcess(arguments, NO_GUEST, output + done.stderr)
+    return subprocess.CompletedProcess(arguments, status, output)
+
+
+def _kernel() -> str:
+    return os.environ.get("UML") or shutil.which("linux.uml") or ""
+
+
+def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool) -> None:
+    chown = f"$b chown {uid}:{uid} sys/fs/cgroup/session sys/fs/cgroup/session/cgroup.*"
+    init = INIT.format(
+        busybox=shutil.which("busybox"),
+        modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"),
+        delegate=chown if uid and delegated else "",
+        enter=f"setpriv --reuid={uid} --regid={uid} --clear-groups" if uid else "",
+        scratch=scratch,
+    )
+    kept = {k: v for k, v in os.environ.items() if k.isidentifier()}
+    export = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in kept.items())
+    lines = f"{export}cd {shlex.quote(os.getcwd())}\nexec {shlex.join(command)}\n"
+    for name, text, mode in (("init", init, 0o755), ("command", lines, 0o644)):
+        with open(f"{scratch}/{name}", "w") as f:
+            f.write(text)
+        os.chmod(f.name, mode)
+
+
+def main() -> int:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-u", "--uid", type=int, default=0, help="user and group in the guest")
+    parser.add_argument("--not-delegated", action="store_true", help="the user's cgroup belongs to root")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if missing() or not command:
+        parser.error(missing() or "COMMAND is missing")
+    done = run(command, uid=options.uid, delegated=not options.not_delegated)
+    sys.stdout.write(done.stdout)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
