@@ -43,12 +43,13 @@ class EngineClient:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         main = os.path.join(os.path.dirname(protocol.__file__), "main.py")
-        path = json.dumps(sys.path)
+        environ = {**os.environ, "JUPYTER_NS_PATH": json.dumps(sys.path)}
         with theirs:
             # Without site (-S) and environment (-E): it starts in 30 ms; its path comes from us.
             # A session of its own: the notebook server interrupts the kernel's whole process group.
             self._process = subprocess.Popen(
-                [sys.executable, "-S", "-E", main, "engine", str(theirs.fileno()), path],
+                [sys.executable, "-S", "-E", main, "engine", str(theirs.fileno())],
+                env=environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .namespaces import NamespaceID
+from .plan import Plan
 from .spec import ContainerSpec
 from .usage import Usage
 
@@ -38,7 +40,7 @@ class LimitRecord(NamedTuple):
     file: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Container:
     """One container, while it runs and afterwards.
 
@@ -99,7 +101,19 @@ class Container:
     timings: list[float] = field(default_factory=list)
     weakened: list[str] = field(default_factory=list)
     changes_truncated: bool = False
-    facts: dict[str, Any] = field(default_factory=dict, repr=False)
+    make_plan: Callable[[], Plan] | None = field(default=None, repr=False)
+
+    @property
+    def plan(self) -> Plan:
+        """The steps that built it, in order; `timings` has the seconds that each took."""
+        if self.make_plan is None:
+            raise AttributeError("this container was not made by a run")
+        return self.make_plan()
+
+    def __repr__(self) -> str:
+        how = f"exit code {self.exit_code}, {self.reason}" if self.status == "exited" else self.status
+        what = "Python cell" if self.spec.python else " ".join(self.spec.argv)
+        return f"<Container {self.name} ({self.short_id}) {what!r}: {how}, {self.wall_seconds:.3f} s>"
 
     @property
     def short_id(self) -> str:

@@ -13,7 +13,13 @@ from typing import Any
 
 
 class ContainerError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package.
+
+    IPython shows it without a traceback: the lines of this package would tell a user nothing.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"\x1b[31m{type(self).__name__}\x1b[39m: {self}"]
 
 
 class UsageError(ContainerError, ValueError):
@@ -120,7 +126,7 @@ class TransferError(ContainerError, TypeError):
     """A variable could not be sent into, or brought out of, the container."""
 
 
-_BY_NAME = {c.__name__: c for c in (UsageError, UnsupportedError, EngineError, TransferError)}
+_BY_NAME: dict[str, type[ContainerError]] = {c.__name__: c for c in (UsageError, UnsupportedError, EngineError, TransferError)}
 
 
 def to_dict(error: Exception) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import random
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from .client import EngineClient
 from .container import Change, Container, LimitRecord
 from .errors import EngineError, TransferError, from_dict
 from .namespaces import NamespaceID
+from .plan import Plan
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
 from .spec import ContainerSpec
@@ -127,8 +129,8 @@ class Run:
     def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
         self._client, self._sink = client, sink
         self.container = Container(id=uuid.uuid4().hex + uuid.uuid4().hex, spec=spec)
-        self.container.name = spec.name or self.container.short_id
-        self.container.facts = client.facts.to_dict()
+        self.container.name = spec.name or made_up_name()
+        self.container.make_plan = self._plan
         self.outputs: dict[str, Any] = {}
         self.transfer_error: TransferError | None = None
         self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
@@ -137,6 +139,7 @@ class Run:
         self._ended = False
         self._interrupts = 0
         self._kernel_namespaces = namespaces.read()
+        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed()}
 
     def execute(self, *, stdin: bytes | None = b"", cell: Cell | None = None) -> Container:
         """Run to the end.
@@ -166,8 +169,7 @@ class Run:
         pieces = self._pack(cell) if cell is not None else []
         client.subscribe(c.id, self._on_frame)
         try:
-            request = {"spec": c.spec.to_dict(), "environ": environment(), "exposed": exposed()}
-            client.send(Kind.RUN, c.id, request)
+            client.send(Kind.RUN, c.id, {"spec": c.spec.to_dict(), **self._request})
             with self._interruptible() as wake_fd:
                 client.send_channel(c.id, pieces)
                 if stdin is not None:
@@ -183,6 +185,14 @@ class Run:
             c.status = "exited"
             raise self._error
         return c
+
+    def _plan(self) -> Plan:
+        """Compile the plan once more: it is a pure function of what both sides know."""
+        from .plan import build_plan
+        from .runtime.inputs import resolve_inputs
+
+        c, facts = self.container, self._client.facts
+        return build_plan(c.spec, facts, resolve_inputs(c.id, c.spec, facts, self._request))
 
     def _is_ended(self) -> bool:
         return self._ended
@@ -351,6 +361,18 @@ class Run:
             self._client.send_channel(c.id, channel.encode("no_input", str(e)))
 
     _default_interrupt: Any = signal.SIG_DFL
+
+
+_ADJECTIVES = "able bold brave bright calm clever eager fair gentle keen kind lively merry neat quick quiet".split()
+_PEOPLE = (
+    "cerf corbato dijkstra hamilton hopper kernighan knuth lamport liskov lovelace mccarthy perlman ritchie "
+    "thompson torvalds turing"
+).split()
+
+
+def made_up_name() -> str:
+    """Make up a name for a container, such as ``keen_hopper``."""
+    return f"{random.choice(_ADJECTIVES)}_{random.choice(_PEOPLE)}"
 
 
 def environment() -> dict[str, str]:

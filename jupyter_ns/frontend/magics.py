@@ -87,8 +87,8 @@ def parse_line(line: str) -> RunRequest:
 
 def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:
     """Find the variables that a cell needs, and make it ready to be sent."""
-    # One line down, so that tracebacks count lines as the notebook does: %%container is line 1.
-    lined_up = source if source.startswith("%%") else "\n" + source
+    # Tracebacks count lines as the notebook does, where the magic is line 1.
+    lined_up = source if source.startswith("%%") else "# %%container …\n" + source
     return Cell(
         source=lined_up,
         execution_count=shell.execution_count,

@@ -16,6 +16,10 @@ from ..errors import (
 from ..units import format_bytes
 
 
+class Interrupted(ContainerError, KeyboardInterrupt):
+    """The stop button, or SIGINT, ended the container."""
+
+
 class CellError(ContainerError):
     """An exception that a Python cell raised in its container; shown as it was rendered there."""
 
@@ -92,7 +96,7 @@ def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
         limit = c.spec.timeout_seconds
         return ContainerTimeoutError(f"the container was killed after --timeout {limit:g} s", c)
     if c.reason == "interrupted":
-        return KeyboardInterrupt("the container was interrupted")
+        return Interrupted("the container was interrupted", c)
     if c.spec.python:
         if c.reason == "killed" or c.exit_code not in (0, 1):
             what = f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"

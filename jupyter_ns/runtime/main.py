@@ -1,16 +1,17 @@
-"""Start the engine or the zygote: ``python main.py engine|zygote FD SYS_PATH``.
+"""Start the engine or the zygote: ``python main.py engine|zygote FD``.
 
-Run as a file, so that it needs no ``PYTHONPATH``: the importing process hands over its own
-``sys.path`` as JSON.
+Run as a file, so that it needs no ``PYTHONPATH``: the starting process hands over its own
+``sys.path`` as JSON, in the environment variable ``JUPYTER_NS_PATH``.
 """
 
 import ctypes
 import json
+import os
 import sys
 
 
-def _run(role: str, fd: str, path: str) -> None:
-    sys.path[:] = json.loads(path)
+def _run(role: str, fd: str) -> None:
+    sys.path[:] = json.loads(os.environ.pop("JUPYTER_NS_PATH"))
     libc = ctypes.CDLL(None)
     libc.prctl(15, f"jupyter-ns-{role[:4]}".encode(), 0, 0, 0)  # PR_SET_NAME
     if role == "engine":

@@ -49,7 +49,8 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray]) 
     shell.execution_count = cell["execution_count"]
     if buffers:
         try:
-            transfer.unpack(buffers[0], [memoryview(b) for b in buffers[1:]], shell.user_ns)
+            sent = transfer.unpack(buffers[0], [memoryview(b) for b in buffers[1:]], shell.user_ns)
+            shell.user_ns.update(sent)
         except Exception:
             shell.showtraceback()
             CHANNEL.send("done", {"exit_code": 1})

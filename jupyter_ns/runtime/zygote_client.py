@@ -43,10 +43,11 @@ class ZygoteClient:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         main = os.path.join(os.path.dirname(__file__), "main.py")
         # One BLAS thread: a thread pool in the zygote would not survive the fork.
-        environ = {**hello["environ"], "OPENBLAS_NUM_THREADS": "1"}
+        path = json.dumps(hello["sys_path"])
+        environ = {**hello["environ"], "OPENBLAS_NUM_THREADS": "1", "JUPYTER_NS_PATH": path}
         try:
             self._process = subprocess.Popen(
-                [hello["executable"], main, "zygote", str(theirs.fileno()), json.dumps(hello["sys_path"])],
+                [hello["executable"], main, "zygote", str(theirs.fileno())],
                 env=environ,
                 cwd=hello["cwd"],
                 stdin=subprocess.DEVNULL,
