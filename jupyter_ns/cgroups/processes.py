@@ -20,11 +20,12 @@ ROUND = 256
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, or None if there is none.
+    """Return when a process started, in clock ticks since boot, or None if there is none (any more).
 
     Notes
     -----
-    proc_pid_stat(5), field 22. With the PID it identifies a process for one boot.
+    proc_pid_stat(5), field 22. With the PID it identifies a process for one boot. A zombie has ended,
+    though its parent has not looked yet.
 
     Examples
     --------
@@ -35,7 +36,8 @@ def start_time(pid: int) -> int | None:
         stat = files.read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(stat.rpartition(")")[2].split()[19])  # comm may hold spaces and parentheses
+    fields = stat.rpartition(")")[2].split()  # comm may hold spaces and parentheses
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def engine_key(pid: int | None = None) -> str:

@@ -99,7 +99,7 @@ def run(
         arguments = [
             "taskset", "-c", os.environ.get("UML_CPU", "0"), _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
-            f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "quiet", "con=null", "con0=null,fd:1",
+            f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "loglevel=3", "con=null", "con0=null,fd:1",
             *shlex.split(os.environ.get("UML_KARGS", "")),
         ]  # fmt: skip
         done = subprocess.run(
