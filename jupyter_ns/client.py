@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import EngineError, from_dict
@@ -141,7 +141,7 @@ class EngineClient:
         """Stop that."""
         self._handlers.pop(container, None)
 
-    def wait(self, done: Callable[[], bool], *, until: float | None = None, wake_fd: int = -1) -> bool:
+    def wait(self, done: Callable[[], bool], *, until: float | None = None, wake_fds: Sequence[int] = ()) -> bool:
         """Read and hand out frames until `done()`; return `done()`.
 
         Parameters
@@ -150,8 +150,8 @@ class EngineClient:
             Looked at after every batch of frames.
         until : float, optional
             `time.monotonic()` at which to give up.
-        wake_fd : int
-            A descriptor whose readability ends the wait.
+        wake_fds : sequence of int
+            Descriptors whose readability ends the wait.
 
         Raises
         ------
@@ -168,13 +168,13 @@ class EngineClient:
                 continue  # another thread reads; it may have read ours
             try:
                 writers = [] if self._flush() else [self._sock]
-                readers = [self._sock] if wake_fd < 0 else [self._sock, wake_fd]
+                readers = [self._sock, *wake_fds]
                 ready, _, _ = ([], [], []) if done() else select.select(readers, writers, [], left)
                 if self._sock in ready:
                     self._read()
             finally:
                 self._read_lock.release()
-            if wake_fd in ready:
+            if any(fd in ready for fd in wake_fds):
                 break
         return done()
 

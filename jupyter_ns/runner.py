@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from .client import EngineClient
 from .container import Change, Container, LimitRecord
 from .errors import EngineError, TransferError, from_dict
 from .namespaces import NamespaceID
-from .plan import Plan
+from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
 from .spec import ContainerSpec
@@ -81,6 +81,17 @@ class Cell:
     variables: dict[str, Any] = field(default_factory=dict)
     out: tuple[str, ...] = ()
     trust: bool = False
+
+
+    def body(self) -> dict[str, Any]:
+        """Return what is sent, without the variables."""
+        return {
+            "source": self.source,
+            "execution_count": self.execution_count,
+            "out": list(self.out),
+            "trust": self.trust,
+            "sys_path": sys.path,
+        }
 
 
 class _Text:
@@ -169,6 +180,8 @@ class Run:
         pieces = self._pack(cell) if cell is not None else []
         client.subscribe(c.id, self._on_frame)
         try:
+            if self.enter is not None:
+                self._request["bare"], pieces = True, []
             client.send(Kind.RUN, c.id, {"spec": c.spec.to_dict(), **self._request})
             with self._interruptible() as wake_fd:
                 client.send_channel(c.id, pieces)
@@ -177,25 +190,50 @@ class Run:
                         client.send(Kind.STDIN, c.id, stdin[at : at + CHUNK])
                     client.send(Kind.STDIN, c.id, None)
                 while not self._ended:
-                    client.wait(self._is_ended, until=time.monotonic() + self._sink.tick(c), wake_fd=wake_fd)
+                    wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
+                    # A fork made meanwhile must be waited for too: then go round once more.
+                    client.wait(
+                        lambda: self._ended or self._forked_fd not in (-1, *wake_fds),  # noqa: B023
+                        until=time.monotonic() + self._sink.tick(c),
+                        wake_fds=wake_fds,
+                    )
                     self._forward_interrupts(wake_fd)
+                    self._reap_forked()
         finally:
             client.unsubscribe(c.id)
+            self._reap_forked(wait=True)
         if self._error is not None:
             c.status = "exited"
             raise self._error
         return c
 
+    enter: Callable[[Container, list[str], PlanInputs], int] | None = None
+    """For ``--state fork``: forks the kernel into the container that the engine has built; returns its PID."""
+    _forked, _forked_fd = 0, -1
+
+    def _reap_forked(self, wait: bool = False) -> None:
+        """Tell the engine when the forked kernel has ended."""
+        if not self._forked:
+            return
+        pid, status = os.waitpid(self._forked, 0 if wait else os.WNOHANG)
+        if pid:
+            os.close(self._forked_fd)
+            self._forked, self._forked_fd = 0, -1
+            code = os.waitstatus_to_exitcode(status)
+            if not self._ended:
+                self._client.send(Kind.FORKED, self.container.id, code if code >= 0 else 128 - code)
+
+    def _plan_inputs(self) -> PlanInputs:
+        from .runtime.inputs import resolve_inputs
+
+        c = self.container
+        return resolve_inputs(c.id, c.spec, self._client.facts, self._request)
+
     def _plan(self) -> Plan:
         """Compile the plan once more: it is a pure function of what both sides know."""
         from .plan import build_plan
-        from .runtime.inputs import resolve_inputs
 
-        c, facts = self.container, self._client.facts
-        return build_plan(c.spec, facts, resolve_inputs(c.id, c.spec, facts, self._request))
-
-    def _is_ended(self) -> bool:
-        return self._ended
+        return build_plan(self.container.spec, self._client.facts, self._plan_inputs())
 
     @staticmethod
     def _pack(cell: Cell) -> list[bytes | memoryview]:
@@ -205,14 +243,7 @@ class Run:
 
             data, extra = transfer.pack(cell.variables)
             buffers = [data, *extra]
-        body = {
-            "source": cell.source,
-            "execution_count": cell.execution_count,
-            "out": list(cell.out),
-            "trust": cell.trust,
-            "sys_path": sys.path,
-        }
-        return channel.encode("cell", body, buffers)
+        return channel.encode("cell", cell.body(), buffers)
 
     # ---- interrupts ----
 
@@ -286,6 +317,9 @@ class Run:
             for kind, own in self._kernel_namespaces.items()
         }
         self._sink.on_started(c)
+        if self.enter is not None:
+            self._forked = self.enter(c, payload["cgroup_join"], self._plan_inputs())
+            self._forked_fd = os.pidfd_open(self._forked)
 
     def _on_exit(self, payload: dict[str, Any]) -> None:
         c = self.container

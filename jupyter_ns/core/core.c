@@ -292,23 +292,23 @@ static int arrange_fds(const int32_t *pairs, int64_t n)
     return 0;
 }
 
-/* PID 1 under --init: forwards signals, reaps, and ends as its first child does (as tini). */
+/* PID 1 under --init: forwards signals, reaps, and ends as its first child does (as tini).
+ * With no child of its own (0), reaps what others fork into the namespace until it is killed. */
 __attribute__((noreturn)) static void reap(pid_t child)
 {
     uint64_t all = ~0ULL;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
-    set_cloexec_from(0, 1);
     for (;;) {
         /* Blocked, a signal is queued even for PID 1, which has no handlers: signal(7). */
         int sig = (int)syscall(SYS_rt_sigtimedwait, &all, NULL, NULL, 8);
-        if (sig > 0 && sig != SIGCHLD)
+        if (sig > 0 && sig != SIGCHLD && child)
             (void)kill(child, sig);
         for (;;) {
             int status;
             pid_t pid = (pid_t)syscall(SYS_wait4, -1, &status, WNOHANG, NULL);
             if (pid <= 0)
                 break;
-            if (pid == child)
+            if (child && pid == child)
                 _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
         }
     }
@@ -322,8 +322,10 @@ static int become_init(void)
 #if defined(__aarch64__) || defined(__x86_64__)
         child = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
 #endif
-    if (child > 0)
+    if (child > 0) {
+        set_cloexec_from(0, 1);
         reap((pid_t)child);
+    }
     return (int)child;
 }
 
@@ -434,6 +436,11 @@ static int perform(const jns_step *step, int index)
     case JNS_EXEC:
         send_running((uint32_t)index);
         return exec_first(list_of(step->s[0]), list_of(step->s[1]), list_of(step->s[2]));
+    case JNS_PAUSE:
+        send_running((uint32_t)index);
+        (void)close(the_run.report_fd); /* the streams stay open: they are for whoever enters */
+        (void)close(the_run.go_fd);
+        reap(0);
     default:
         errno = ENOSYS;
         return -1;

@@ -37,7 +37,8 @@ enum jns_op {
     JNS_FDS = 30,       /* s0 int32 pairs (fd, number; ascending), n0 pairs       dup3(2); everything else closed */
     JNS_INIT = 31,      /* -                                                      clone; the parent stays as PID 1 and reaps */
     JNS_EXEC = 32,      /* s0 paths, s1 argv, s2 envp (string lists)              execve(2), first path that exists */
-    JNS_CHMOD = 33      /* s0 path, n0 mode                                       chmod(2) */
+    JNS_CHMOD = 33,     /* s0 path, n0 mode                                       chmod(2) */
+    JNS_PAUSE = 34      /* -                                                      stay as PID 1 and reap */
 };
 
 /* Phases of a report. */

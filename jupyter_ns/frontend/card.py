@@ -24,6 +24,7 @@ from .tables import (
     NUMBER,
     RIGHT,
     TABLE,
+    NamespaceRow,
     change_list,
     change_summary,
     compare,
@@ -156,7 +157,9 @@ def _peak_memory(container: Container) -> str:
 
 
 def _limit_row(limit: LimitRecord) -> tuple[str, str, str]:
-    asked, obtained = limit_value(limit.name, limit.requested), limit_value(limit.name, limit.effective)
+    # --cpus goes to cgroup v1 as two numbers, quota and period: the file's name says the unit.
+    unit = limit.file if limit.file.endswith("_us") else limit.name
+    asked, obtained = limit_value(limit.name, limit.requested), limit_value(unit, limit.effective)
     return limit_label(limit.name), f"{asked} → {obtained}", clean(limit.file)
 
 
@@ -170,7 +173,7 @@ def final_bundle(container: Container) -> Bundle:
     """
     own = {kind: pair.host for kind, pair in container.namespaces.items()}
     inside = {kind: pair.container for kind, pair in container.namespaces.items()}
-    namespaces = namespace_table([("this kernel", own), ("container", inside)])
+    namespaces = namespace_table([NamespaceRow("this kernel", own), NamespaceRow("container", inside)])
     changes = change_list(container.changes, complete=not container.changes_truncated)
     return {
         "text/html": _final_html(container, namespaces[0] if own else "", changes[0]),

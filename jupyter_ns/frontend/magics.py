@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from IPython.core.error import UsageError as IPythonUsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, output_can_be_silenced
 
-from .. import namespaces, options
+from .. import forked, namespaces, options
 from ..client import get_client
 from ..container import Container
 from ..errors import UsageError
@@ -47,6 +48,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         self._leave(run.container, request)
         if request.spec.python:
             payload = python_cell(self.shell, request, cell)
+            if request.state == "fork":
+                run.enter = partial(forked.enter, self.shell, payload.body(), get_client().facts)
             run.execute(stdin=b"", cell=payload)
         else:
             run.execute(stdin=cell.encode())
@@ -91,7 +94,7 @@ def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:
     lined_up = source if source.startswith("%%") else "# %%container …\n" + source
     return Cell(
         source=lined_up,
-        execution_count=shell.execution_count,
+        execution_count=shell.displayhook.prompt_count,  # IPython 9.18 counts up before the cell runs
         variables=variables_for(shell, request, source),
         out=request.outputs or (),
         trust=request.trust,

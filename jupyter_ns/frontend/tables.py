@@ -22,7 +22,13 @@ PATH = f'style="{_CELL};white-space:normal;word-break:break-all"'
 HEAD = f'style="{_CELL};font-weight:600"'
 NOTE = f'style="{_CELL};{MUTED}"'
 
-NamespaceRow = tuple[str, Mapping[str, int]]
+
+class NamespaceRow(NamedTuple):
+    """A process or container: what to call it, and inode numbers by kind."""
+
+    label: str
+    ids: Mapping[str, int]
+
 
 _CHANGE_WORDS = {"A": "added", "C": "changed", "D": "deleted"}
 

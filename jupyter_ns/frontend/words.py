@@ -124,7 +124,11 @@ def limit_value(name: str, value: Any) -> str:
     ('128MiB', '0.5')
     >>> limit_value("nano_cpus", "50000 100000"), limit_value("memory_swap_bytes", -1)
     ('50000 100000', 'unlimited')
+    >>> limit_value("memory_swap_bytes", None)
+    'default'
     """
+    if value is None:
+        return "default"
     text = clean(value)
     if text == "-1":
         return "unlimited"

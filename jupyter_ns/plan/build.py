@@ -148,7 +148,7 @@ class _Build:
 
     def clone_flags(self) -> int:
         """Namespaces that clone3 makes: all but those that a step must make later, or has in stock."""
-        if self.spec.python:
+        if self.spec.python and not self.inputs.bare:
             return 0
         return self._flags() | (BY_NAME["pid"].flag if "pid" in self.kinds else 0)
 
@@ -172,7 +172,7 @@ class _Build:
         for path in self.inputs.cgroup_join:
             # By the child itself: for another's PID the kernel waits for an RCU grace period, 5 ms and more.
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
-        if self.spec.python and self._flags():
+        if self.spec.python and self._flags() and not self.inputs.bare:
             yield Step(Op.UNSHARE, (self._flags(),), why="a fork of the zygote leaves its namespaces")
         if self.inputs.prebuilt_network and "network" in self.kinds:
             number = dict(fds)["netns"]

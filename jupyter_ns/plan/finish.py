@@ -35,13 +35,21 @@ def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> I
         yield Step(Op.RLIMIT, (resource, soft & (2**64 - 1), hard & (2**64 - 1)), option="--ulimit")
     yield from _privileges(spec, facts, inputs)
     yield Step(Op.PRCTL, (PR_SET_PDEATHSIG, SIGKILL), why="die with the engine; after the last change of IDs")
-    if not inputs.bare:
-        yield Step(Op.WAIT, ("go",), why="everything is ready")
+    yield Step(Op.WAIT, ("go",), why="everything is ready")
+    if inputs.bare:
+        yield Step(Op.PAUSE, why="PID 1, while a fork of the notebook's kernel is inside")
     if spec.python:
         return
     yield Step(Op.SIGNALS, why="the engine's dispositions are not the payload's")
     argv = ((spec.entrypoint,) if spec.entrypoint else ()) + spec.argv
     yield Step(Op.EXEC, (search_path(argv[0], inputs.environment), argv, inputs.environment))
+
+
+def entering_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:
+    """List what a process does that has just entered the container's namespaces, before the cell runs."""
+    fds = (("stdin", 0), ("stdout", 1), ("stderr", 2), ("channel", 3), ("report", 4))
+    yield Step(Op.FDS, (fds,), why="standard streams; everything else of the kernel's is closed")
+    yield from (s for s in finish_steps(spec, facts, inputs) if s.op not in (Op.WAIT, Op.PAUSE))
 
 
 def _workdir(spec: ContainerSpec, exists: bool) -> Iterator[Step]:

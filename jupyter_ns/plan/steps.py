@@ -7,6 +7,7 @@ place that knows an operation's arguments: description, image and checks iterate
 from __future__ import annotations
 
 import errno
+import json
 import stat
 import struct
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ class Op(IntEnum):
     INIT = 31
     EXEC = 32
     CHMOD = 33
+    PAUSE = 34
 
 
 MOUNT_FLAGS = {
@@ -159,6 +161,7 @@ OPS: dict[Op, OpInfo] = {
     Op.INIT: OpInfo("clone", "pid_namespaces(7)", "", ()),
     Op.EXEC: OpInfo("execve", "execve(2)", "lll", ("paths", "argv", "envp:count")),
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
+    Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
 }
 
 
@@ -190,7 +193,9 @@ class Step:
         """Write the step as a call, such as ``mount("proc", "/proc", "proc", MS_NOSUID)``."""
         info = OPS[self.op]
         shown = [_show(how, arg) for how, arg in zip(info.show, self.args, strict=True)]
-        text = f"{info.call}({', '.join(shown)})"
+        # Some calls are named with the one argument that never changes.
+        call, closing = (info.call[:-1] + ", ", ")") if info.call.endswith(")") else (info.call + "(", ")")
+        text = (call + ", ".join(shown)).removesuffix(", ") + closing
         if self.tolerate:
             text += f"  [{errno.errorcode[self.tolerate]} is fine]"
         return text
@@ -210,7 +215,7 @@ def _show(how: str, value: Argument) -> str:
         return repr(value.decode(errors="replace"))
     if isinstance(value, int):
         return _show_number(name, form, value)
-    return "NULL" if value is None else f'"{value}"'
+    return "NULL" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _show_number(name: str, form: str, value: int) -> str:

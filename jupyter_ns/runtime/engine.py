@@ -9,6 +9,7 @@ container's PID 1 goes with it (PR_SET_PDEATHSIG), and the next engine collects 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import selectors
@@ -68,6 +69,7 @@ class Engine:
             Kind.CHANNEL_IN: lambda cid, data: self._with(cid, lambda c: c.feed_channel(data)),
             Kind.SIGNAL: self._on_signal,
             Kind.KILL: lambda cid, reason: self._with(cid, lambda c: c.kill(str(reason))),
+            Kind.FORKED: lambda cid, code: self._with(cid, lambda c: c.on_forked_exit(int(code))),
             Kind.PRELOAD: lambda _cid, modules: self.zygote.preload(modules),
             Kind.SYNC: lambda cid, _: self.tell(Kind.REPLY, cid, True),
         }
@@ -205,7 +207,8 @@ class Engine:
         assert self._manager is not None
         inputs = resolve_inputs(container, spec, self.facts, request)
         cgroup = self._manager.create(container[:12], spec.limits)
-        into = None if spec.python else cgroup.into_fd()
+        in_zygote = spec.python and not inputs.bare
+        into = None if in_zygote else cgroup.into_fd()
         if into is None:
             inputs = replace(inputs, cgroup_join=cgroup.self_join_files)
         try:
@@ -219,7 +222,7 @@ class Engine:
         )
         self.containers[container] = made
         try:
-            if spec.python:
+            if in_zygote:
                 self.zygote.fork(made, child)
             else:
                 pid, pidfd = core.spawn(plan, child, cgroup_fd=-1 if into is None else into)
@@ -296,6 +299,7 @@ class Engine:
             "limits": records,
             "weakened": [*self.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
             "cgroup": c.cgroup.paths,
+            "cgroup_join": list(c.cgroup.self_join_files),
         }
         self.tell(Kind.STARTED, c.id, payload)
 
@@ -321,8 +325,9 @@ class Engine:
         if self._zygote is not None:
             self._zygote.close()
         for container in list(self.containers.values()):
-            if container.state != "ended" and not container.spec.python and container.pid:
-                os.waitpid(container.pid, 0)
+            if container.state != "ended" and container.pid:
+                with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
+                    os.waitpid(container.pid, 0)
             container.dispose()
         if self._manager is not None:
             self._manager.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import transfer, values
 from ..errors import TransferError
-from .shell import CHANNEL, CellShell
+from .shell import CHANNEL, CellShell, take_over
 
 MAX_VALUE_BYTES = 8 * 1024 * 1024
 """A last expression larger than this does not come back by itself; ``--out`` brings it."""
@@ -33,6 +33,16 @@ def run(shell: CellShell, channel_fd: int) -> int:
         return 125
 
 
+def run_forked(shell: Any, cell: dict[str, Any], channel_fd: int) -> int:
+    """Run a cell in a fork of the notebook's kernel, with the kernel's own shell; return the exit code."""
+    _open_streams()
+    CHANNEL.sock = socket.socket(fileno=channel_fd)
+    builtins.input = _input
+    getpass.getpass = _getpass
+    take_over(shell)
+    return _run_cell(shell, cell, [], store_history=False)
+
+
 def _open_streams() -> None:
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     for name, fd in (("stdout", 1), ("stderr", 2)):
@@ -44,7 +54,9 @@ def _open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray]) -> int:
+def _run_cell(
+    shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], store_history: bool = True
+) -> int:
     sys.path[:] = cell["sys_path"]
     shell.execution_count = cell["execution_count"]
     if buffers:
@@ -56,7 +68,7 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray]) 
             CHANNEL.send("done", {"exit_code": 1})
             return 1
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    result = shell.run_cell(cell["source"], store_history=True)
+    result = shell.run_cell(cell["source"], store_history=store_history)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -89,6 +89,15 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]
         super().update_user_ns(result)
 
 
+def take_over(shell: InteractiveShell) -> None:
+    """Make a forked kernel's own shell show what it shows over the channel."""
+    shell.display_pub = CellDisplayPublisher(parent=shell, shell=shell)
+    shell.displayhook = CellDisplayHook(parent=shell, shell=shell, cache_size=0)
+    shell.display_trap.hook = shell.displayhook
+    shell._showtraceback = CellShell._showtraceback.__get__(shell)
+    shell.system = CellShell.system.__get__(shell)
+
+
 class CellShell(InteractiveShell):  # type: ignore[misc]
     """An `InteractiveShell` whose output goes to the notebook."""
 

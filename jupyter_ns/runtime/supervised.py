@@ -106,6 +106,7 @@ class Supervised:
     stdin_eof: bool = False
     to_channel: Outgoing = field(default_factory=Outgoing)
     failure: Exception | None = None
+    forked_code: int | None = None
     on_ready: Callable[[], None] | None = None
 
     # ---- building ----
@@ -281,6 +282,12 @@ class Supervised:
             self.send_signal(signal.SIGKILL)
         self.cgroup.kill()
 
+    def on_forked_exit(self, code: int) -> None:
+        """The fork of the kernel that ran inside has ended: nothing is left to do for PID 1."""
+        self.forked_code = code
+        self.send_signal(signal.SIGKILL)
+        self.cgroup.kill()
+
     def on_oom(self) -> None:
         """The kernel says that the memory limit was hit: where it killed somebody, all go."""
         self.cgroup.oom_ack()
@@ -325,6 +332,8 @@ class Supervised:
 
     def exit_code(self) -> int:
         """Return the exit code as Docker counts."""
+        if self.forked_code is not None:
+            return self.forked_code
         if self.exec_errno:
             return 127 if self.exec_errno in (errno.ENOENT, errno.ENOTDIR) else 126
         status = self.status or 0
@@ -337,7 +346,7 @@ class Supervised:
         if oom_kills and self.reason in ("", "interrupted"):
             self.reason = "oom"
         code = self.exit_code()
-        killed = self.status is not None and os.WIFSIGNALED(self.status)
+        killed = self.status is not None and os.WIFSIGNALED(self.status) and self.forked_code is None
         peak, source = self.cgroup.peak()
         changes, truncated = self.changes()
         return {
