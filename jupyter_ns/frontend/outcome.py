@@ -19,6 +19,10 @@ from ..units import format_bytes
 class Interrupted(ContainerError, KeyboardInterrupt):
     """The stop button, or SIGINT, ended the container."""
 
+    def __init__(self, message: str, container: Container) -> None:
+        super().__init__(message)
+        self.container = container
+
 
 class CellError(ContainerError):
     """An exception that a Python cell raised in its container; shown as it was rendered there."""
@@ -54,7 +58,7 @@ def sparkline(values: list[Any], width: int = 40) -> str:
     Examples
     --------
     >>> sparkline([0, 1, 2, 4])
-    '▁▂▄█'
+    '▁▃▅█'
     """
     numbers = [v for v in values if v is not None]
     if not numbers:
@@ -71,12 +75,14 @@ def oom_message(c: Container) -> str:
     peak = format_bytes(c.peak_memory_bytes) if c.peak_memory_bytes is not None else "unknown"
     of = f" of {format_bytes(limit)} (--memory)" if limit else ""
     again = f"--memory {max(1, 2 * limit // (1 << 20))}m" if limit else "--memory"
-    curve = sparkline([*c.usage.column("memory_bytes"), c.peak_memory_bytes])
+    # The last sample is of the emptied cgroup.
+    curve = sparkline([*c.usage.column("memory_bytes")[:-1], c.peak_memory_bytes])
     return (
         f"the container ran out of memory and was killed: peak {peak}{of} after {c.wall_seconds:.2f} s\n"
         f"memory {curve}\n"
-        f"The notebook's kernel and its variables are untouched. What the container writes to files (outside -v) counts "
-        f"as memory too. To allow more: {again}"
+        "The notebook's kernel and its variables are untouched. "
+        "What the container writes to files (outside -v) counts as memory too.\n"
+        f"To allow more: {again}"
     )
 
 
@@ -99,8 +105,12 @@ def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
         return Interrupted("the container was interrupted", c)
     if c.spec.python:
         if c.reason == "killed" or c.exit_code not in (0, 1):
-            what = f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"
-            return ContainerKilledError(f"the cell's process ended by {what}; the notebook's kernel lives on", c)
+            what = (
+                f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"
+            )
+            return ContainerKilledError(
+                f"the cell's process ended by {what}; the notebook's kernel lives on", c
+            )
         return None
     if c.exit_code and raise_error:
         return ContainerExitError(c.exit_code, list(c.spec.argv), c)

@@ -9,9 +9,11 @@ SAFE = frozenset(
     ("text/plain", "image/png", "image/jpeg", "image/gif", "image/webp", "application/json", "text/latex")
 )
 _ALLOWED_STYLES = {
-    "background", "background-color", "border", "border-bottom", "border-collapse", "border-left", "border-right",
-    "border-top", "color", "font-family", "font-size", "font-style", "font-weight", "margin", "max-width",
-    "min-width", "padding", "text-align", "text-decoration", "vertical-align", "white-space", "width", "height",
+    "background", "background-color", "border", "border-bottom", "border-collapse", "border-left",
+    "border-right", "border-top",
+    "color", "font-family", "font-size", "font-style", "font-weight", "margin", "max-width",
+    "min-width", "padding", "text-align", "text-decoration", "vertical-align", "white-space", "width",
+    "height",
 }  # fmt: skip
 
 

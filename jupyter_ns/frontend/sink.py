@@ -63,7 +63,9 @@ class NotebookSink(Sink):
                 self._show_result(data, metadata)
             else:
                 transient = {k: str(v) for k, v in dict(body["transient"]).items() if k == "display_id"}
-                self._shell.display_pub.publish(data, metadata, transient=transient, update=bool(body["update"]))
+                self._shell.display_pub.publish(
+                    data, metadata, transient=transient, update=bool(body["update"])
+                )
 
     def _show_result(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
         hook = self._shell.displayhook
@@ -125,7 +127,9 @@ class LiveCard:
         self._html = ipywidgets.HTML()
         parts = [self._html]
         if run is not None and _answers_buttons(shell):
-            stop = ipywidgets.Button(description="Stop", icon="stop", tooltip="Interrupt; a second time: kill")
+            stop = ipywidgets.Button(
+                description="Stop", icon="stop", tooltip="Interrupt; a second time: kill"
+            )
             _use_main_comm(stop)
             stop.on_click(lambda _: run.interrupt())
             parts.append(stop)
@@ -142,7 +146,9 @@ class LiveCard:
         data, metadata = card.final_bundle(container)
         self._card.update(data, raw=True, metadata=metadata)
         png, alt = card.final_png(container)
-        self._plot.update({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+        self._plot.update(
+            {"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}}
+        )
         self._close_widgets()
 
     def close(self) -> None:
@@ -156,7 +162,7 @@ class LiveCard:
 
 
 def _answers_buttons(shell: Any) -> bool:
-    """Whether a button's callback runs while the main thread is busy: ipykernel's subshells, 7.1 and later."""
+    """Whether a button's callback runs while the main thread is busy: ipykernel 7.1 and later."""
     return bool(getattr(shell.kernel, "_supports_kernel_subshells", False))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -34,14 +35,13 @@ def dispatch(shell: Any, words: list[str]) -> Any:
 
 def _overview() -> str:
     rows = "\n".join(f"  %container {name:<10} {text}" for name, (_, text) in _TABLE.items())
-    return f"%%container [OPTIONS] [PROGRAM [ARG…]]   run the cell in a fresh container; -h lists the options\n\n{rows}"
+    usage = "%%container [OPTIONS] [PROGRAM [ARG…]]   run the cell in a fresh container; -h lists the options"
+    return f"{usage}\n\n{rows}"
 
 
 def _plan(_shell: Any, arguments: list[str]) -> None:
     """Print the plan of a container, without starting anything."""
     from .magics import parse_line
-
-    import shlex
 
     request = parse_line(shlex.join(arguments))
     run = Run(get_client(), request.spec, Sink())
@@ -55,13 +55,17 @@ def _explain(shell: Any, _arguments: list[str]) -> None:
     """Print the steps of the last run, with the time each took."""
     container = shell.user_ns.get("_container")
     if not isinstance(container, Container):
-        raise UsageError("nothing has run yet in this notebook; `%container plan …` shows a plan without running it")
+        raise UsageError(
+            "nothing has run yet in this notebook; `%container plan …` shows a plan without running it"
+        )
     print(container.plan.describe(container.timings))
 
 
 def _version(_shell: Any, _arguments: list[str]) -> None:
     facts = get_client().facts
-    print(f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}")
+    print(
+        f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}"
+    )
 
 
 def _help(_shell: Any, _arguments: list[str]) -> None:
