@@ -99,6 +99,23 @@ class CgroupFacts:
         """Return the base that has `controller`."""
         return next((b for b in self.bases if controller in b.controllers), None)
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> CgroupFacts:
+        """Build the facts that `to_dict` described.
+
+        Raises
+        ------
+        TypeError
+            If a field is missing or unknown.
+        """
+        bases = tuple(Base(**b | {"controllers": tuple(b["controllers"])}) for b in data.get("bases", ()))
+        sets = {
+            "bases": bases,
+            "files": frozenset(data.get("files", ())),
+            "notes": tuple(data.get("notes", ())),
+        }
+        return cls(**data | sets)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a map that JSON can hold."""
         return {

@@ -367,6 +367,7 @@ def test_facts_are_json(tmp_path: Path) -> None:
     loaded = json.loads(json.dumps(facts.to_dict()))
     assert loaded["bases"] == [{"controllers": ["memory"], "directory": str(tmp_path), "path": "/here"}]
     assert loaded["files"] == ["memory.max"]
+    assert CgroupFacts.from_dict(loaded) == facts
 
 
 def test_enable_only_adds(tmp_path: Path) -> None:
@@ -389,9 +390,9 @@ def test_remove_tree_never_removes_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "cgroup.procs", "a" * 129])
 def test_names_are_checked(tmp_path: Path, name: str) -> None:
-    with Manager(fake_facts(tmp_path, 1, set(), ("memory",)), "1-1") as manager:
-        with pytest.raises(UsageError, match=r"cgroup name .* accepted: 1 to 128"):
-            manager.prepare(name)
+    manager = Manager(fake_facts(tmp_path, 1, set(), ("memory",)), "1-1")
+    with manager, pytest.raises(UsageError, match=r"cgroup name .* accepted: 1 to 128"):
+        manager.prepare(name)
     assert os.listdir(tmp_path) == []
 
 
