@@ -28,6 +28,7 @@ from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
 from .spec import ContainerSpec
+from .usage import without_amounts
 
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 """Characters of each of stdout and stderr that are shown and kept; the rest is counted."""
@@ -139,7 +140,8 @@ class Run:
 
     def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
         self._client, self._sink = client, sink
-        self.container = Container(id=uuid.uuid4().hex + uuid.uuid4().hex, spec=spec)
+        self._id = uuid.uuid4().hex + uuid.uuid4().hex
+        self.container = Container(id=self._id, spec=spec)
         self.container.name = spec.name or made_up_name()
         self.container.make_plan = self._plan
         self.outputs: dict[str, Any] = {}
@@ -178,17 +180,17 @@ class Run:
         """
         c, client = self.container, self._client
         pieces = self._pack(cell) if cell is not None else []
-        client.subscribe(c.id, self._on_frame)
+        client.subscribe(self._id, self._on_frame)
         try:
             if self.enter is not None:
                 self._request["bare"], pieces = True, []
-            client.send(Kind.RUN, c.id, {"spec": c.spec.to_dict(), **self._request})
+            client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request})
             with self._interruptible() as wake_fd:
-                client.send_channel(c.id, pieces)
+                client.send_channel(self._id, pieces)
                 if stdin is not None:
                     for at in range(0, len(stdin), CHUNK):
-                        client.send(Kind.STDIN, c.id, stdin[at : at + CHUNK])
-                    client.send(Kind.STDIN, c.id, None)
+                        client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK])
+                    client.send(Kind.STDIN, self._id, None)
                 while not self._ended:
                     wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
                     # A fork made meanwhile must be waited for too: then go round once more.
@@ -200,7 +202,7 @@ class Run:
                     self._forward_interrupts(wake_fd)
                     self._reap_forked()
         finally:
-            client.unsubscribe(c.id)
+            client.unsubscribe(self._id)
             self._reap_forked(wait=True)
         if self._error is not None:
             c.status = "exited"
@@ -221,7 +223,7 @@ class Run:
             self._forked, self._forked_fd = 0, -1
             code = os.waitstatus_to_exitcode(status)
             if not self._ended:
-                self._client.send(Kind.FORKED, self.container.id, code if code >= 0 else 128 - code)
+                self._client.send(Kind.FORKED, self._id, code if code >= 0 else 128 - code)
 
     def _plan_inputs(self) -> PlanInputs:
         from .runtime.inputs import resolve_inputs
@@ -274,9 +276,9 @@ class Run:
         """Interrupt the container; from the second time on, kill it."""
         self._interrupts += 1
         if self._interrupts == 1:
-            self._client.send(Kind.SIGNAL, self.container.id, int(signal.SIGINT))
+            self._client.send(Kind.SIGNAL, self._id, int(signal.SIGINT))
         else:
-            self._client.send(Kind.KILL, self.container.id, "interrupted")
+            self._client.send(Kind.KILL, self._id, "interrupted")
 
     @property
     def interrupted(self) -> bool:
@@ -309,7 +311,7 @@ class Run:
 
     def _on_started(self, payload: dict[str, Any]) -> None:
         c = self.container
-        c.status, c.pid = "running", payload["pid"]
+        c.id, c.status, c.pid = payload["id"], "running", payload["pid"]
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.namespaces = {
@@ -334,7 +336,7 @@ class Run:
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
         c.peak_memory_bytes, c.peak_memory_source = payload["peak"]
-        c.usage.append(payload["sample"])
+        c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))
         c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
@@ -348,7 +350,7 @@ class Run:
             for kind, body, buffers in self._decoder.feed(data):
                 self._on_message(kind, body, buffers)
         except (EngineError, KeyError, TypeError, ValueError) as e:
-            self._client.send(Kind.KILL, self.container.id, "killed")
+            self._client.send(Kind.KILL, self._id, "killed")
             self._error = EngineError(f"the container sent what is not a message of ours, and was killed: {e}")
 
     def _on_message(self, kind: str, body: Any, buffers: list[bytearray]) -> None:
@@ -380,7 +382,6 @@ class Run:
     """Whether the user said ``--trust``; what the container says of itself does not count."""
 
     def _answer(self, prompt: str, password: bool) -> None:
-        c = self.container
         current = signal.getsignal(signal.SIGINT)
         try:
             signal.signal(signal.SIGINT, self._default_interrupt)
@@ -388,11 +389,11 @@ class Run:
                 line = self._sink.on_input(prompt, password)
             finally:
                 signal.signal(signal.SIGINT, current)
-            self._client.send_channel(c.id, channel.encode("input", line))
+            self._client.send_channel(self._id, channel.encode("input", line))
         except KeyboardInterrupt:
             self.interrupt()
         except EOFError as e:
-            self._client.send_channel(c.id, channel.encode("no_input", str(e)))
+            self._client.send_channel(self._id, channel.encode("no_input", str(e)))
 
     _default_interrupt: Any = signal.SIG_DFL
 

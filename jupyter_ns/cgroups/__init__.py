@@ -11,6 +11,7 @@ from .base import Cgroup
 from .facts import Base, CgroupFacts
 from .layout import Hierarchy, Layout, detect, read_layout
 from .manager import Manager, collect_stale, unsupported
+from .none import NoCgroup, NoManager, ProcSampler
 from .probe import probe
 from .processes import engine_key
 from .sampler import SAMPLE_FIELDS, Sampler
@@ -23,6 +24,9 @@ __all__ = [
     "Hierarchy",
     "Layout",
     "Manager",
+    "NoCgroup",
+    "NoManager",
+    "ProcSampler",
     "Sampler",
     "collect_stale",
     "detect",

@@ -163,6 +163,18 @@ class Cgroup(ABC):
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
         """Return the writes that lead from `limits` to `wanted`, in an order the kernel accepts."""
 
+    @property
+    def watch_interval_s(self) -> float | None:
+        """How often somebody has to ask `exceeded`, seconds; None: the kernel sees to the limits."""
+        return None
+
+    def watch(self, pid: int) -> None:  # noqa: B027
+        """Learn the container's PID 1, before its payload begins."""
+
+    def exceeded(self) -> str:
+        """Return the reason to kill the container for, if a limit is only watched; else nothing."""
+        return ""
+
     def _check(self, wanted: Limits, fields: frozenset[str]) -> None:  # noqa: B027
         """Raise `UsageError` for a change that the kernel would answer with an OOM kill."""
 

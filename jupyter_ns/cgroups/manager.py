@@ -9,7 +9,7 @@ from functools import partial
 
 from ..errors import UnsupportedError, UsageError
 from ..spec import Limits
-from . import files, processes, tree, v1, v2
+from . import files, none, processes, tree, v1, v2
 from .base import Cgroup
 from .facts import CgroupFacts, Place, missing
 
@@ -198,6 +198,8 @@ class Manager:
 
 def unsupported(limits: Limits, facts: CgroupFacts) -> dict[str, str]:
     """Return the fields of `limits` that cgroups cannot honour on this host, and why."""
+    if facts.version == 0:
+        return none.missing(limits, facts)
     return missing(limits, facts, v1.NEEDS if facts.version == 1 else v2.NEEDS)
 
 

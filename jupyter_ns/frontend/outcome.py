@@ -75,8 +75,7 @@ def oom_message(c: Container) -> str:
     peak = format_bytes(c.peak_memory_bytes) if c.peak_memory_bytes is not None else "unknown"
     of = f" of {format_bytes(limit)} (--memory)" if limit else ""
     again = f"--memory {max(1, 2 * limit // (1 << 20))}m" if limit else "--memory"
-    # The last sample is of the emptied cgroup.
-    curve = sparkline([*c.usage.column("memory_bytes")[:-1], c.peak_memory_bytes])
+    curve = sparkline([*c.usage.column("memory_bytes"), c.peak_memory_bytes])
     return (
         f"the container ran out of memory and was killed: peak {peak}{of} after {c.wall_seconds:.2f} s\n"
         f"memory {curve}\n"

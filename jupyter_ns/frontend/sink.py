@@ -108,13 +108,14 @@ class NotebookSink(Sink):
         if self._live is not None:
             self._live.freeze(container)
             return
-        long = container.wall_seconds >= CARD_AFTER_S or container.weakened or container.reason != "exited"
-        if self._notebook:
-            data, metadata = card.one_line(container) if not long else card.final_bundle(container)
-            self._shell.display_pub.publish(data, metadata)
-        else:
-            data, _ = card.one_line(container) if not long else card.final_bundle(container)
+        long = container.wall_seconds >= CARD_AFTER_S or container.reason != "exited"
+        data, metadata = card.final_bundle(container) if long else card.one_line(container)
+        if not self._notebook:
             print(data["text/plain"])
+            return
+        self._shell.display_pub.publish(data, metadata)
+        if long:
+            self._shell.display_pub.publish(*plot_bundle(container))
 
 
 class LiveCard:
@@ -134,7 +135,9 @@ class LiveCard:
             stop.on_click(lambda _: run.interrupt())
             parts.append(stop)
         self._box = ipywidgets.VBox(parts)
-        self._card = display(self._box, display_id=True)
+        bundle = self._box._repr_mimebundle_()
+        bundle["text/plain"] = "a container was running when this notebook was saved"
+        self._card = display(bundle, raw=True, display_id=True)
         self._plot = display({"text/plain": ""}, raw=True, display_id=True)
 
     def draw(self, container: Container, elapsed_s: float) -> None:
@@ -145,10 +148,8 @@ class LiveCard:
         """Replace the widget by what a saved notebook can show without a kernel."""
         data, metadata = card.final_bundle(container)
         self._card.update(data, raw=True, metadata=metadata)
-        png, alt = card.final_png(container)
-        self._plot.update(
-            {"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}}
-        )
+        plot, plot_metadata = plot_bundle(container)
+        self._plot.update(plot, raw=True, metadata=plot_metadata)
         self._close_widgets()
 
     def close(self) -> None:
@@ -159,6 +160,12 @@ class LiveCard:
     def _close_widgets(self) -> None:
         for widget in (*self._box.children, self._box):
             widget.close()
+
+
+def plot_bundle(container: Container) -> card.Bundle:
+    """Draw the plot of an ended container, with its words beside it."""
+    png, alt = card.final_png(container)
+    return {"image/png": png, "text/plain": alt}, {"image/png": {"alt": alt}}
 
 
 def _answers_buttons(shell: Any) -> bool:

@@ -269,6 +269,11 @@ class Plan:
     steps: tuple[Step, ...]
     weakened: tuple[str, ...] = ()
 
+    @property
+    def joins_cgroup(self) -> bool:
+        """Whether the child puts itself into its cgroup."""
+        return any(s.op is Op.WRITE and s.args[1] == "0" for s in self.steps[:16])
+
     def describe(self, timings: Sequence[float] = ()) -> str:
         """List the steps with man pages, and microseconds each if `timings` (seconds) are given."""
         width = len(str(len(self.steps)))

@@ -18,19 +18,19 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from .. import core
 from ..cgroups import Manager, Sampler, collect_stale, engine_key
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
-from ..plan import Plan, build_plan
+from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec
 from . import protocol
-from .inputs import resolve_inputs
+from .parked import Parked
 from .protocol import CHUNK, Kind, Outgoing
+from .recipes import STAND_IN, Recipe, Recipes
 from .setup import prepare_host
 from .supervised import HIGH_WATER, Supervised, make_pipes
 from .zygote_client import ZygoteClient
@@ -62,6 +62,8 @@ class Engine:
         self._facts: HostFacts | None = None
         self._manager: Manager | None = None
         self._zygote: ZygoteClient | None = None
+        self._recipes = Recipes()
+        self._parked = Parked(self._build)
         self._commands: dict[int, Callable[[str, Any], None]] = {
             Kind.HELLO: self._on_hello,
             Kind.RUN: self._on_run,
@@ -70,8 +72,8 @@ class Engine:
             Kind.SIGNAL: self._on_signal,
             Kind.KILL: lambda cid, reason: self._with(cid, lambda c: c.kill(str(reason))),
             Kind.FORKED: lambda cid, code: self._with(cid, lambda c: c.on_forked_exit(int(code))),
-            Kind.PRELOAD: lambda _cid, modules: self.zygote.preload(modules),
-            Kind.SYNC: lambda cid, _: self.tell(Kind.REPLY, cid, True),
+            Kind.PRELOAD: self._on_preload,
+            Kind.SYNC: self._on_sync,
         }
         self.watch(sock.fileno(), self._on_kernel)
 
@@ -142,10 +144,9 @@ class Engine:
                 handler()
 
     def _next_due(self) -> float | None:
-        if not self.containers:
-            return None
         now = time.monotonic()
-        return max(0.0, min(c.tick(now) for c in self.containers.values()) - now)
+        due = [c.tick(now) for c in self.containers.values()] + self._parked.tick(now)
+        return max(0.0, min(due) - now) if due else None
 
     # ---- from the kernel ----
 
@@ -183,8 +184,13 @@ class Engine:
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
-        spec = ContainerSpec.from_dict(request["spec"])
-        self.start(container, spec, request)
+        recipe = self._recipes.get(request, self.facts, self._join_files)
+        made = self._parked.take(recipe.key)
+        if made is None:
+            made = self._build(container, recipe)
+        made.id = container
+        self.containers[container] = made
+        made.unpark()
 
     def _on_signal(self, container: str, number: int) -> None:
         if number == signal.SIGINT:
@@ -192,44 +198,51 @@ class Engine:
         else:
             self._with(container, lambda c: c.send_signal(int(number)))
 
+    def _on_preload(self, _: str, modules: list[str]) -> None:
+        self._parked.drop(lambda recipe: recipe.spec.python)  # forked before the modules were there
+        self.zygote.preload(modules)
+
+    def _on_sync(self, container: str, _: Any) -> None:
+        """Give back what is only held ready, then answer."""
+        self._parked.drop()
+        self.tell(Kind.REPLY, container, True)
+
     # ---- containers ----
 
-    def start(self, container: str, spec: ContainerSpec, request: dict[str, Any]) -> Supervised:
+    def _join_files(self, spec: ContainerSpec, in_zygote: bool) -> tuple[str, ...]:
+        """Learn, from a cgroup made for a moment, how a child joins one; this also tries the limits.
+
+        Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
+        """
+        assert self._manager is not None
+        cgroup = self._manager.create(STAND_IN, spec.limits)
+        try:
+            return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
+        finally:
+            cgroup.remove()
+
+    def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
 
         Raises
         ------
-        UnsupportedError, UsageError
-            Before anything is made.
         OSError
-            As clone3(2) and cgroups(7).
+            As clone3(2) and cgroups(7); nothing stays.
         """
         assert self._manager is not None
-        inputs = resolve_inputs(container, spec, self.facts, request)
-        cgroup = self._manager.create(container[:12], spec.limits)
-        in_zygote = spec.python and not inputs.bare
-        into = None if in_zygote else cgroup.into_fd()
-        if into is None:
-            inputs = replace(inputs, cgroup_join=cgroup.self_join_files)
+        cgroup = self._manager.create(container[:12], recipe.spec.limits)
+        ends, child = make_pipes(recipe.spec.python)
+        made = Supervised(self, container, recipe, ends, cgroup, Sampler(cgroup), parked=parked)
         try:
-            plan = build_plan(spec, self.facts, inputs)
-        except ContainerError:
-            cgroup.remove()
-            raise
-        ends, child = make_pipes(spec.python)
-        made = Supervised(
-            self, container, spec, plan, ends, cgroup, Sampler(cgroup), inputs.exposed
-        )
-        self.containers[container] = made
-        try:
-            if in_zygote:
+            if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
-                pid, pidfd = core.spawn(plan, child, cgroup_fd=-1 if into is None else into)
+                into = None if recipe.plan.joins_cgroup else cgroup.into_fd()
+                image = recipe.image_for(container, child)
+                pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
         except BaseException:
-            del self.containers[container]
             made.dispose()
             raise
         finally:
@@ -247,11 +260,14 @@ class Engine:
         for container in [c for c in self.containers.values() if c.state == "ended" and c.drained]:
             del self.containers[container.id]
             if container.failure is not None:
+                self._recipes.forget(container.recipe.key)
                 self.tell(Kind.ERROR, container.id, to_dict(container.failure))
             else:
                 self.tell(Kind.EXIT, container.id, container.summary())
             self._flush()
             container.dispose()
+            if container.failure is None and not container.recipe.bare:
+                self._parked.replenish(container.recipe)
 
     def staging_of(self, plan: Plan) -> str:
         """Return where the plan stages its tmpfs, or an empty string."""
@@ -294,6 +310,7 @@ class Engine:
         """Say that a container's payload is about to run."""
         records = [[r.name, r.requested, r.effective, r.file] for r in c.cgroup.records]
         payload = {
+            "id": c.container_id,
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
@@ -320,6 +337,7 @@ class Engine:
     # ---- the end ----
 
     def _shut_down(self) -> None:
+        self._parked.drop()
         for container in list(self.containers.values()):
             container.kill("killed")
         if self._zygote is not None:

@@ -28,6 +28,7 @@ from .protocol import CHUNK, Kind, Outgoing
 if TYPE_CHECKING:
     from ..cgroups import Cgroup, Sampler
     from .engine import Engine
+    from .recipes import Recipe
 
 HIGH_WATER = 4 * CHUNK
 
@@ -80,14 +81,14 @@ class Supervised:
 
     engine: Engine
     id: str
-    spec: ContainerSpec
-    plan: Plan
+    recipe: Recipe
     ends: Ends
     cgroup: Cgroup
     sampler: Sampler
-    exposed: tuple[str, ...] = ()
-    state: str = "building"
     parked: bool = False
+    container_id: str = ""
+    """Its own ID; `id` is what the kernel calls it, which for a parked one comes later."""
+    state: str = "building"
     pid: int = 0
     pidfd: int = -1
     layer_fd: int = -1
@@ -108,6 +109,19 @@ class Supervised:
     failure: Exception | None = None
     forked_code: int | None = None
     on_ready: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.container_id = self.id
+
+    @property
+    def spec(self) -> ContainerSpec:
+        """What was asked for."""
+        return self.recipe.spec
+
+    @property
+    def plan(self) -> Plan:
+        """How it is built."""
+        return self.recipe.plan
 
     # ---- building ----
 
@@ -161,9 +175,14 @@ class Supervised:
             with contextlib.suppress(FileNotFoundError):  # a kind that this kernel does not have
                 self.namespaces[kind] = os.stat(f"/proc/{self.pid}/ns/{BY_NAME[kind].proc}").st_ino
 
+    def unpark(self) -> None:
+        """The payload is wanted: let go now, or as soon as the container is ready."""
+        self.parked = False
+        if self.state == "ready":
+            self.release()
+
     def release(self) -> None:
         """Let a ready child go on to its payload."""
-        self.parked = False
         self.state = "running"
         self.base_sample = self.sampler.sample()
         self.started = time.monotonic()
@@ -367,8 +386,8 @@ class Supervised:
         if self.layer_fd < 0:
             return [], False
         layers = [Layer("u0", "/")]
-        paths = [s.path for s in self.engine.facts.submounts] + list(self.exposed)
-        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.exposed)
+        paths = [s.path for s in self.engine.facts.submounts] + list(self.recipe.exposed)
+        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
         layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
         return collect_changes(self.layer_fd, layers, own=frozenset(m.destination for m in self.spec.mounts))
 
@@ -386,6 +405,15 @@ class Supervised:
             self.engine.unwatch(self.ends.channel.fileno())
             self.ends.channel.close()
             self.ends.channel = None
+
+    def discard(self) -> None:
+        """Take down a container in which nothing has run."""
+        self.cgroup.kill()
+        if self.pidfd >= 0 and self.status is None:
+            self.send_signal(signal.SIGKILL)
+            if not self.recipe.in_zygote:
+                os.waitpid(self.pid, 0)
+        self.dispose()
 
     def dispose(self) -> None:
         """Give back everything: descriptors, layer, cgroups. Every process is dead by now."""

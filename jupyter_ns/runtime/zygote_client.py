@@ -73,7 +73,7 @@ class ZygoteClient:
         kinds = set(BY_NAME) - set(container.spec.without)
         message = {
             "fork": container.id,
-            "image": container.plan.image(numbers),
+            "image": container.recipe.image_for(container.id, numbers),
             "steps": len(container.plan.steps),
             "pid_namespace": "pid" in kinds,
         }
@@ -97,7 +97,9 @@ class ZygoteClient:
             container.state = "ended"
             container.ends.close()
         elif "exited" in message:
-            self._children.pop(message["exited"]).on_exit(message["status"])
+            container = self._children.pop(message["exited"])
+            if container.pidfd >= 0:  # else it was parked, and has been discarded
+                container.on_exit(message["status"])
 
     def _on_death(self) -> None:
         """The zygote is gone, and its children with it (PR_SET_PDEATHSIG)."""

@@ -1,0 +1,116 @@
+"""What can be kept from one container to the next that is asked for in the same words.
+
+A recipe holds everything about a container that does not depend on its identity: the plan's
+image with a stand-in for the container's ID, which has a fixed length and is put in later.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgpack
+
+from ..host import HostFacts
+from ..plan import Plan, build_plan
+from ..spec import ContainerSpec
+from .inputs import resolve_inputs
+
+STAND_IN = "f0e1d2c3b4a5"
+"""Twelve hexadecimal digits, where the container's own will be."""
+MAX_RECIPES = 64
+_FDS_OFFSET = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make containers of one kind.
+
+    Attributes
+    ----------
+    key : bytes
+        The request, packed.
+    spec : ContainerSpec
+        What was asked for.
+    plan : Plan
+        With the stand-in for the ID.
+    image : bytes
+        Of `plan`, with descriptor numbers that are still to be filled in.
+    exposed : tuple of str
+        As in `PlanInputs`.
+    bare : bool
+        As in `PlanInputs`.
+    """
+
+    key: bytes
+    spec: ContainerSpec
+    plan: Plan
+    image: bytes
+    exposed: tuple[str, ...]
+    bare: bool
+
+    @property
+    def in_zygote(self) -> bool:
+        """Whether a fork of the zygote becomes the container."""
+        return self.spec.python and not self.bare
+
+    def image_for(self, container: str, fds: Mapping[str, int]) -> bytes:
+        """Put a container's ID and descriptors into the image."""
+        image = bytearray(self.image.replace(STAND_IN.encode(), container[:12].encode()))
+        # The first step is JNS_FDS; its pairs stand at its s0: see core.h.
+        (at,) = _FDS_OFFSET.unpack_from(image, 48)
+        for name, number in self.plan.steps[0].args[0]:  # type: ignore[union-attr, misc]
+            struct.pack_into("<ii", image, at, fds[name], number)  # type: ignore[index]
+            at += 8
+        return bytes(image)
+
+
+class Recipes:
+    """Recipes by request, the latest used last; bounded."""
+
+    def __init__(self) -> None:
+        self._recipes: OrderedDict[bytes, Recipe] = OrderedDict()
+
+    def get(
+        self, request: dict[str, Any], facts: HostFacts, join_files: Callable[[ContainerSpec, bool], tuple[str, ...]]
+    ) -> Recipe:
+        """Return the recipe for a request.
+
+        Parameters
+        ----------
+        request : dict
+            As the kernel sent it.
+        facts : HostFacts
+            What the host can do.
+        join_files : callable
+            From a spec, and whether a fork becomes the container, the files through which a container
+            named `STAND_IN` would join its cgroups.
+
+        Raises
+        ------
+        UsageError, UnsupportedError
+            As `resolve_inputs` and `build_plan`.
+        """
+        key = msgpack.packb(request)
+        recipe = self._recipes.get(key)
+        if recipe is None:
+            spec = ContainerSpec.from_dict(request["spec"])
+            inputs = resolve_inputs(STAND_IN, spec, facts, request)
+            inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
+            plan = build_plan(spec, facts, inputs)
+            names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "netns"), 0)
+            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare)
+            if not spec.mounts and not spec.user:  # these look at files that may change meanwhile
+                self._recipes[key] = recipe
+        else:
+            self._recipes.move_to_end(key)
+        while len(self._recipes) > MAX_RECIPES:
+            self._recipes.popitem(last=False)
+        return recipe
+
+    def forget(self, key: bytes) -> None:
+        """Drop a recipe, because it failed."""
+        self._recipes.pop(key, None)
