@@ -1,0 +1,193 @@
+"""Shared by all tests: an engine for the session, honest skips, and a search for what a test left behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jupyter_ns.cgroups.facts import CgroupFacts
+from jupyter_ns.cgroups.processes import start_time
+from jupyter_ns.client import EngineClient, close_client, get_client
+from jupyter_ns.errors import ContainerError
+from jupyter_ns.host import HostFacts
+from jupyter_ns.runtime.protocol import Kind
+
+EXPECT = "JUPYTER_NS_EXPECT"
+"""Abilities, separated by commas, whose absence fails a test instead of skipping it."""
+CLEAN_UP_SECONDS = 10.0
+CHECKED = {"kernel", "stress"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(ability, ...): skip, with the probe's reason, where the host cannot")
+
+
+# ---- abilities ----
+
+
+def missing(facts: HostFacts, ability: str) -> str:
+    """Return why this host lacks an ability, as the engine's own probe has it; empty if it does not."""
+    kind, _, name = ability.partition(":")
+    if kind == "controller":
+        cgroup = CgroupFacts.from_dict(facts.cgroup)
+        return "" if cgroup.base(name) else cgroup.unavailable.get(name, "no such controller")
+    if kind == "namespace":
+        return facts.namespaces.get(name, "")
+    table: dict[str, str] = {
+        "root": f"the engine is root in a user namespace only (uid {facts.uid})" if facts.rootless else "",
+        "userns": facts.namespaces.get("user", ""),
+        "overlay": facts.overlay_error,
+        "seccomp": facts.seccomp_error,
+        "mount_setattr": facts.setattr_error,
+    }
+    return table[ability]
+
+
+def skip_or_fail(ability: str, reason: str) -> None:
+    """Skip with the reason; fail where the environment promises the ability."""
+    if ability in os.environ.get(EXPECT, "").split(","):
+        pytest.fail(f"{ability} is expected here ({EXPECT}), but: {reason}")
+    pytest.skip(f"{ability}: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def _needs(request: pytest.FixtureRequest) -> None:
+    abilities = [a for marker in request.node.iter_markers("needs") for a in marker.args]
+    if not abilities:
+        return
+    client: EngineClient = request.getfixturevalue("engine")()
+    for ability in abilities:
+        reason = missing(client.facts, ability)
+        if reason:
+            skip_or_fail(ability, reason)
+
+
+# ---- the session's engine ----
+
+
+@pytest.fixture(scope="session")
+def private_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the session a temporary directory of its own, so that what stays in it can be counted."""
+    path = tmp_path_factory.mktemp("tmp")
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(path)
+    yield path
+    tempfile.tempdir = None
+    if before is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = before
+
+
+@pytest.fixture(scope="session")
+def engine(private_tmp: Path) -> Iterator[Callable[[], EngineClient]]:
+    """Return what gives this session's engine; in the end it goes, and must leave nothing."""
+    try:
+        assert get_client().facts.kernel == os.uname().release
+    except ContainerError as e:
+        close_client()
+        skip_or_fail("engine", str(e))
+    yield get_client
+    client = get_client()
+    key = engine_key(client.pid)
+    close_client()
+    assert not client.alive
+    assert start_time(client.pid) is None
+    assert cgroup_directories(key) == set()
+
+
+@pytest.fixture(scope="session")
+def zygote(engine: Callable[[], EngineClient]) -> None:
+    """Start what forks Python cells, before anything is counted."""
+    engine().send(Kind.PRELOAD, "", [])
+    sync(engine())
+
+
+def sync(client: EngineClient) -> None:
+    """Wait until the engine has done everything that it was asked before."""
+    answered: list[object] = []
+    client.subscribe("sync", lambda _kind, payload: answered.append(payload))
+    client.send(Kind.SYNC, "sync")
+    assert client.wait(lambda: bool(answered), until=time.monotonic() + 10)
+    client.unsubscribe("sync")
+
+
+def engine_key(pid: int) -> str:
+    """Return the name that an engine's cgroup directories have."""
+    return f"{pid}-{start_time(pid)}"
+
+
+# ---- leaks ----
+
+
+def cgroup_directories(key: str) -> set[str]:
+    """Return an engine's directories in every hierarchy, wherever these are mounted."""
+    tops = {str(p) for p in Path("/sys/fs/cgroup").rglob(f"jupyter_ns/{key}")}
+    return {directory for top in tops for directory, _, _ in os.walk(top)}
+
+
+def children(pid: int) -> set[str]:
+    """Return the child processes of every thread of a process, zombies too, with their names."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            name = Path(f"/proc/{child}/comm")
+            found.add(f"{child} {name.read_text().strip() if name.exists() else ''}")
+    return found
+
+
+def descriptors(pid: int) -> set[str]:
+    """Return the open descriptors of a process and what they are."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.add(f"{fd} -> {os.readlink(f'/proc/{pid}/fd/{fd}')}")
+        except FileNotFoundError:
+            pass  # the one that lists the directory
+    return found
+
+
+def state(client: EngineClient, private_tmp: Path) -> dict[str, set[str]]:
+    """Return everything that a test could leave behind."""
+    return {
+        "cgroups": cgroup_directories(engine_key(client.pid)),
+        "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "interfaces": set(os.listdir("/sys/class/net")),
+        "our children": children(os.getpid()),
+        "the engine's children": children(client.pid),
+        "our descriptors": descriptors(os.getpid()),
+        "the engine's descriptors": descriptors(client.pid),
+        "temporary files": set(os.listdir(private_tmp)),
+    }
+
+
+def leaks(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, list[str]]:
+    """Return what is there now and was not before."""
+    return {what: sorted(found - before[what]) for what, found in after.items() if found - before[what]}
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare before and after each test against the kernel."""
+    if request.node.path.parent.name not in CHECKED:
+        yield
+        return
+    get: Callable[[], EngineClient] = request.getfixturevalue("engine")
+    private_tmp: Path = request.getfixturevalue("private_tmp")
+    client = get()
+    sync(client)
+    before = state(client, private_tmp)
+    yield
+    assert get() is client, "the session's engine died in this test"
+    deadline = time.monotonic() + CLEAN_UP_SECONDS
+    sync(client)
+    left = leaks(before, state(client, private_tmp))
+    while left and time.monotonic() < deadline:
+        time.sleep(0.02)  # the kernel frees cgroups and PIDs in its own time, and has no event for all
+        left = leaks(before, state(client, private_tmp))
+    assert not left
