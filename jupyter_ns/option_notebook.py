@@ -72,7 +72,7 @@ NOTEBOOK: tuple[Option, ...] = (
     ),
     Option(
         flags=("--explain",),
-        help="Show every step with its manual page, and start nothing",
+        help="Show, after the run, every step with its manual page and the time it took",
         group="Notebook",
         sets="request.explain",
         parse=boolean,

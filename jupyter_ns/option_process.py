@@ -227,7 +227,7 @@ PROCESS: tuple[Option, ...] = (
     ),
     Option(
         flags=("--rm",),
-        help="Remove it and what it wrote when it ends; --rm=false is --keep",
+        help="Remove it when it ends: always so, in this version",
         group="Lifetime",
         sets="spec.keep",
         parse=negated,
@@ -235,7 +235,7 @@ PROCESS: tuple[Option, ...] = (
     ),
     Option(
         flags=("--keep",),
-        help="Keep what it wrote after it ends",
+        help="Bring what it wrote below the working directory to the host when it ends",
         group="Lifetime",
         sets="spec.keep",
         parse=boolean,

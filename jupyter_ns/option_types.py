@@ -116,7 +116,7 @@ class RunRequest:
     trust : bool
         Whether to believe what a container sends.
     explain : bool
-        Show the plan and start nothing.
+        Show, after the run, the plan and the time each step took.
     quiet : bool
         Show no card.
     result : str

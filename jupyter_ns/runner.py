@@ -332,6 +332,8 @@ class Run:
         c.stdout, c.stderr = self._streams[1].text(), self._streams[2].text()
         c.status, c.exit_code, c.reason = "exited", payload["exit_code"], payload["reason"]
         c.wall_seconds = payload["wall_seconds"]
+        if payload["not_kept"]:
+            self._sink.on_text("stderr", "".join(f"--keep: not kept: {line}\n" for line in payload["not_kept"]))
         c.timings = payload["timings"]
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]

@@ -11,7 +11,7 @@ from .base import Cgroup
 from .facts import Base, CgroupFacts
 from .layout import Hierarchy, Layout, detect, read_layout
 from .manager import Manager, collect_stale, unsupported
-from .none import NoCgroup, NoManager, ProcSampler
+from .none import NoCgroup, NoManager, ProcSampler, sampler_of
 from .probe import probe
 from .processes import engine_key
 from .sampler import SAMPLE_FIELDS, Sampler
@@ -33,5 +33,6 @@ __all__ = [
     "engine_key",
     "probe",
     "read_layout",
+    "sampler_of",
     "unsupported",
 ]

@@ -19,6 +19,7 @@ from ..errors import UnsupportedError
 from ..spec import Limits
 from .base import Cgroup
 from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, is_limit, merge
+from .sampler import Sampler
 
 WATCH_S = 0.02
 WATCHED = ("memory_bytes", "pids_limit")
@@ -279,3 +280,8 @@ class ProcSampler:
 
     def close(self) -> None:
         """Do nothing: the descriptor is the cgroup's."""
+
+
+def sampler_of(cgroup: Cgroup) -> Sampler | ProcSampler:
+    """Return what takes samples of a container."""
+    return ProcSampler(cgroup) if isinstance(cgroup, NoCgroup) else Sampler(cgroup)

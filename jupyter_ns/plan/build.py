@@ -128,6 +128,11 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozen
             raise UnsupportedError(
                 f"a {name} namespace cannot be made here: {reason}. Leave it out, knowingly, with --without {name}"
             )
+    if facts.cgroup.get("version") == 0 and not {"pid", "mount"} <= wanted:
+        raise UnsupportedError(
+            "--without pid and --without mount need a cgroup, by which the container's processes are found and killed; "
+            "there is none here, and `%container doctor` says why"
+        )
     if "mount" in wanted and facts.overlay_error:
         raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}")
     if spec.time_offset_seconds and "time" not in wanted:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import core
-from ..cgroups import Manager, Sampler, collect_stale, engine_key
+from ..cgroups import Manager, NoManager, collect_stale, engine_key, sampler_of
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
@@ -60,7 +60,7 @@ class Engine:
         self.containers: dict[str, Supervised] = {}
         self._hello: dict[str, Any] = {}
         self._facts: HostFacts | None = None
-        self._manager: Manager | None = None
+        self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
         self._recipes = Recipes()
         self._parked = Parked(self._build)
@@ -180,7 +180,7 @@ class Engine:
         self._hello = hello
         self._facts, cgroups = prepare_host()
         collect_stale(cgroups)
-        self._manager = Manager(cgroups, engine_key())
+        self._manager = Manager(cgroups, engine_key()) if cgroups.version else NoManager(cgroups)
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
@@ -232,7 +232,7 @@ class Engine:
         assert self._manager is not None
         cgroup = self._manager.create(container[:12], recipe.spec.limits)
         ends, child = make_pipes(recipe.spec.python)
-        made = Supervised(self, container, recipe, ends, cgroup, Sampler(cgroup), parked=parked)
+        made = Supervised(self, container, recipe, ends, cgroup, sampler_of(cgroup), parked=parked)
         try:
             if recipe.in_zygote:
                 self.zygote.fork(made, child)

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from .. import core
 from ..errors import SetupError
+from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Plan
 from ..spec import ContainerSpec
 from .advice import cause_of
 from .changes import Layer, collect_changes
+from .keep import keep
 from .protocol import CHUNK, Kind, Outgoing
 
 if TYPE_CHECKING:
-    from ..cgroups import Cgroup, Sampler
+    from ..cgroups import Cgroup, ProcSampler, Sampler
     from .engine import Engine
     from .recipes import Recipe
 
@@ -84,7 +86,7 @@ class Supervised:
     recipe: Recipe
     ends: Ends
     cgroup: Cgroup
-    sampler: Sampler
+    sampler: Sampler | ProcSampler
     parked: bool = False
     container_id: str = ""
     """Its own ID; `id` is what the kernel calls it, which for a parked one comes later."""
@@ -184,6 +186,7 @@ class Supervised:
     def release(self) -> None:
         """Let a ready child go on to its payload."""
         self.state = "running"
+        self.cgroup.watch(self.pid)
         self.base_sample = self.sampler.sample()
         self.started = time.monotonic()
         self.next_sample = self.started + self.engine.sample_interval
@@ -323,10 +326,14 @@ class Supervised:
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = None
             self.kill("interrupted")
+        look_s = self.cgroup.watch_interval_s
+        if look_s is not None and (over := self.cgroup.exceeded()):
+            self.kill(over)
         if now >= self.next_sample:
             self.engine.tell_sample(self, self.relative_sample())
             self.next_sample = max(self.next_sample + self.engine.sample_interval, now)
-        return min(t for t in (self.next_sample, self.deadline, self.kill_at) if t is not None)
+        look_at = None if look_s is None else now + look_s
+        return min(t for t in (self.next_sample, self.deadline, self.kill_at, look_at) if t is not None)
 
     def relative_sample(self) -> list[Any]:
         """Take a sample; counters and time count from the payload's start."""
@@ -368,6 +375,7 @@ class Supervised:
         killed = self.status is not None and os.WIFSIGNALED(self.status) and self.forked_code is None
         peak, source = self.cgroup.peak()
         changes, truncated = self.changes()
+        not_kept = self.keep() if self.spec.keep else []
         return {
             "exit_code": code,
             "exec_errno": self.exec_errno,
@@ -379,17 +387,29 @@ class Supervised:
             "changes_truncated": truncated,
             "timings": self.timings,
             "oom_kills": oom_kills,
+            "not_kept": not_kept,
         }
+
+    def keep(self) -> list[str]:
+        """Bring out what was written below the working directory; return what could not be."""
+        if self.layer_fd < 0 or not self.spec.workdir:
+            return []
+        covering = [layer for layer in self._layers() if is_below(self.spec.workdir, layer.path)]
+        layer = max(covering, key=lambda one: len(one.path))
+        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir)
+
+    def _layers(self) -> list[Layer]:
+        layers = [Layer("u0", "/")]
+        paths = [s.path for s in self.engine.facts.submounts] + list(self.recipe.exposed)
+        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
+        layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
+        return layers
 
     def changes(self) -> tuple[list[tuple[str, str]], bool]:
         """List what was written to the copy-on-write layers."""
         if self.layer_fd < 0:
             return [], False
-        layers = [Layer("u0", "/")]
-        paths = [s.path for s in self.engine.facts.submounts] + list(self.recipe.exposed)
-        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
-        layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
-        return collect_changes(self.layer_fd, layers, own=frozenset(m.destination for m in self.spec.mounts))
+        return collect_changes(self.layer_fd, self._layers(), own=frozenset(m.destination for m in self.spec.mounts))
 
     def close_fd(self, name: str) -> None:
         """Close one of our ends."""
