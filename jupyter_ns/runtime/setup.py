@@ -83,10 +83,10 @@ def enter_user_namespace(uid: int, gid: int) -> bool:
 
 def map_ranges(pid: int, uid: int, gid: int) -> bool:
     """Map IDs by the setuid helpers, if this user has ranges; return whether both maps were written."""
-    ranges = [subordinate(f"/etc/sub{kind}id", uid) for kind in "ug"]
-    if not all(ranges):
+    uids, gids = subordinate("/etc/subuid", uid), subordinate("/etc/subgid", uid)
+    if uids is None or gids is None:
         return False
-    for tool, own, (start, count) in zip(("newuidmap", "newgidmap"), (uid, gid), ranges, strict=True):
+    for tool, own, (start, count) in (("newuidmap", uid, uids), ("newgidmap", gid, gids)):
         command = [tool, str(pid), "0", str(own), "1", "1", str(start), str(count)]
         try:
             subprocess.run(command, check=True, capture_output=True)
@@ -95,8 +95,8 @@ def map_ranges(pid: int, uid: int, gid: int) -> bool:
     return True
 
 
-def subordinate(path: str, uid: int) -> tuple[int, int] | tuple[()]:
-    """Return the first range of subordinate IDs of a user: subuid(5), by name or number."""
+def subordinate(path: str, uid: int) -> tuple[int, int] | None:
+    """Return the first range of subordinate IDs of a user: subuid(5), by name or number; None if there is none."""
     import pwd
 
     names = {str(uid)}
@@ -108,7 +108,7 @@ def subordinate(path: str, uid: int) -> tuple[int, int] | tuple[()]:
             if name in names:
                 start, _, count = rest.partition(":")
                 return int(start), int(count)
-    return ()
+    return None
 
 
 def _write(path: str, text: str) -> None:
