@@ -353,7 +353,9 @@ class Supervised:
 
     @property
     def drained(self) -> bool:
-        """Whether everything the container wrote has been read."""
+        """Whether everything the container wrote has been read; one that could not be built wrote nothing."""
+        if self.failure is not None:
+            return True
         return self.ends.stdout < 0 and self.ends.stderr < 0 and self.ends.channel is None
 
     def exit_code(self) -> int:
