@@ -174,9 +174,7 @@ def candidates(
         _command("unshare, 7 kinds", ["unshare", *kinds, str(space.true)], note="namespaces only"),
         _floor(space),
         _command(BWRAP, bwrap_argv(space), note="no limits, no copy-on-write root, no seccomp"),
-        _oci(
-            space, CRUN, "crun", ["--cgroup-manager", "cgroupfs"], start=pure_v1_spawn or spawn, note=hidden
-        ),
+        _oci(space, CRUN, "crun", ["--cgroup-manager", "cgroupfs"], start=pure_v1_spawn or spawn, note=hidden),
         _oci(space, RUNC, "runc", [], start=spawn),
         _container_engine("podman run", "podman", image, "true"),
         _container_engine(DOCKER, "docker", image, "true"),

@@ -87,8 +87,6 @@ def candidates(space: Workspace) -> list[Candidate]:
         except BenchmarkError as error:
             rows.append(Candidate(name=name, missing=f"failed: {error}"))
         else:
-            rows.append(
-                Candidate(name=name, run=_timed(program, options), note="request to result in Python")
-            )
+            rows.append(Candidate(name=name, run=_timed(program, options), note="request to result in Python"))
     rows.append(Candidate(name=PARKED, missing="not there: the library keeps no parked containers"))
     return rows

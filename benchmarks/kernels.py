@@ -104,9 +104,7 @@ def kernel() -> Iterator[Kernel]:
     with TemporaryDirectory(prefix="jupyter_ns_bench.") as profile:
         manager = KernelManager(kernel_name="python3")
         path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        manager.start_kernel(
-            env={**os.environ, "IPYTHONDIR": profile, "PYTHONPATH": path}, stderr=subprocess.DEVNULL
-        )
+        manager.start_kernel(env={**os.environ, "IPYTHONDIR": profile, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
         client = manager.blocking_client()
         try:
             client.start_channels()

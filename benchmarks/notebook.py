@@ -30,11 +30,7 @@ def _extension(shell: Kernel) -> str:
         outside = set(shell.run(ISOLATED_CELL.replace(f"%%container {LIMITS} sh", "%%sh")).stdout.split())
     except BenchmarkError as error:
         return f"failed: {error}"
-    return (
-        ""
-        if len(inside) == 3 and not inside & outside
-        else "failed: the cell shares namespaces with the kernel"
-    )
+    return "" if len(inside) == 3 and not inside & outside else "failed: the cell shares namespaces with the kernel"
 
 
 def _imports(shell: Kernel) -> str:
@@ -61,9 +57,7 @@ def candidates(space: Workspace, *, image: str, pandas_image: str) -> Iterator[l
         extension = _extension(shell)
 
         def row(name: str, code: str, *, missing: str = "", note: str = "") -> Candidate:
-            return Candidate(
-                name=name, run=None if missing else shell.timed(code), missing=missing, note=note
-            )
+            return Candidate(name=name, run=None if missing else shell.timed(code), missing=missing, note=note)
 
         bwrap = Candidate(name=BASH_BWRAP, missing="not installed")
         if shutil.which("bwrap"):
@@ -82,8 +76,6 @@ def candidates(space: Workspace, *, image: str, pandas_image: str) -> Iterator[l
                 missing=imports or extension,
                 note="numpy and pandas imported",
             ),
-            row(
-                DOCKER, "!" + shlex.join(docker_argv("docker", image, "true")), missing=docker_missing(image)
-            ),
+            row(DOCKER, "!" + shlex.join(docker_argv("docker", image, "true")), missing=docker_missing(image)),
             row(DOCKER_PANDAS, "!" + shlex.join(pandas), missing=docker_missing(pandas_image)),
         ]

@@ -87,9 +87,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
             lines.append(f"| {verdict.target.text} | {asked} | – | not measured ({_cell(why_not)}) |")
         else:
             answer = "**yes**" if verdict.met else "**no**"
-            lines.append(
-                f"| {verdict.target.text} | {asked} | {verdict.reached:.3g} {verdict.unit} | {answer} |"
-            )
+            lines.append(f"| {verdict.target.text} | {asked} | {verdict.reached:.3g} {verdict.unit} | {answer} |")
     return "\n".join(lines)
 
 

@@ -69,9 +69,7 @@ def resident_floor(space: Workspace) -> Iterator[list[Candidate]]:
         return lambda: float(floor.ask("x").split()[column]) / 1e6
 
     try:
-        yield [
-            Candidate(name=n, run=clock(i), note="built on demand, own clock") for i, n in enumerate(names)
-        ]
+        yield [Candidate(name=n, run=clock(i), note="built on demand, own clock") for i, n in enumerate(names)]
     finally:
         floor.close()
 
@@ -102,9 +100,7 @@ def pure_v1_spawner() -> Iterator[Callable[[Sequence[str]], float] | None]:
         return
     script = 'umount "$0" && exec "$@"'
     spawner = [sys.executable, "-m", "benchmarks.spawn"]
-    resident = Resident(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, unified, *spawner]
-    )
+    resident = Resident(["unshare", "--mount", "--propagation", "private", "sh", "-c", script, unified, *spawner])
 
     def run(argv: Sequence[str]) -> float:
         answer = json.loads(resident.ask(json.dumps(list(argv)) + os.linesep))

@@ -27,9 +27,7 @@ def _positive(convert: Callable[[str], float]) -> Callable[[str], float]:
 
 def _start(options: argparse.Namespace) -> Section:
     with workspace() as space, resident.resident_floor(space) as floor, resident.pure_v1_spawner() as pure_v1:
-        rows = commands.candidates(
-            space, image=options.image, pandas_image=options.pandas_image, pure_v1_spawn=pure_v1
-        )
+        rows = commands.candidates(space, image=options.image, pandas_image=options.pandas_image, pure_v1_spawn=pure_v1)
         rows += [*floor, *engine.candidates(space)]
         return interleave(rows, rounds=options.rounds, gap_s=options.gap_ms / 1e3), commands.BWRAP
 
@@ -73,29 +71,15 @@ SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], Section]]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
     count, number = _positive(int), _positive(float)
-    parser.add_argument(
-        "sections", nargs="*", metavar="SECTION", help=f"of: {', '.join(SECTIONS)} (default: all)"
-    )
-    parser.add_argument(
-        "--rounds", type=count, default=30, help="runs kept of each row (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--gap-ms", type=number, default=60, help="pause before each run (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--heap-gib", type=number, default=4, help="heap of the full kernel (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--kernels", type=count, default=10, help="fresh kernels for %%load_ext (default: %(default)s)"
-    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of: {', '.join(SECTIONS)} (default: all)")
+    parser.add_argument("--rounds", type=count, default=30, help="runs kept of each row (default: %(default)s)")
+    parser.add_argument("--gap-ms", type=number, default=60, help="pause before each run (default: %(default)s)")
+    parser.add_argument("--heap-gib", type=number, default=4, help="heap of the full kernel (default: %(default)s)")
+    parser.add_argument("--kernels", type=count, default=10, help="fresh kernels for %%load_ext (default: %(default)s)")
     parser.add_argument("--live", type=count, default=300, help="idle containers (default: %(default)s)")
-    parser.add_argument(
-        "--image", default="busybox", help="local image for docker run (default: %(default)s)"
-    )
+    parser.add_argument("--image", default="busybox", help="local image for docker run (default: %(default)s)")
     parser.add_argument("--pandas-image", default="", help="local image with pandas for docker run")
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmark.json"), help="file (default: %(default)s)"
-    )
+    parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="file (default: %(default)s)")
     return parser
 
 

@@ -69,9 +69,7 @@ class Series:
         return first, third
 
 
-def interleave(
-    candidates: Iterable[Candidate], *, rounds: int, gap_s: float, warmup: int = 2
-) -> list[Series]:
+def interleave(candidates: Iterable[Candidate], *, rounds: int, gap_s: float, warmup: int = 2) -> list[Series]:
     """Run candidates in turn, each once a round, with a pause before each run.
 
     The order within a round is drawn anew each time (with a fixed seed): the kernel takes network

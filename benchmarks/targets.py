@@ -71,9 +71,7 @@ TARGETS: tuple[Target, ...] = (
         baseline=notebook.DOCKER_PANDAS,
         at_most=1 / 50,
     ),
-    Target(
-        text="engine, request to result ÷ bwrap", row=engine.ON_DEMAND, baseline=commands.BWRAP, at_most=0.8
-    ),
+    Target(text="engine, request to result ÷ bwrap", row=engine.ON_DEMAND, baseline=commands.BWRAP, at_most=0.8),
     Target(text="engine ÷ crun", row=engine.ON_DEMAND, baseline=commands.CRUN, at_most=0.25),
     Target(text="engine ÷ C floor", row=engine.ON_DEMAND, baseline=resident.FLOOR_REAPED, at_most=1.5),
     Target(text="engine, parked ÷ bwrap", row=engine.PARKED, baseline=commands.BWRAP, at_most=0.3),

@@ -55,9 +55,7 @@ class _Flow:
         self.reads |= (scope.reads | scope.above) - bound
         self.binds |= scope.binds | scope.above | scope.assigned_by_magics
         self.dynamic |= scope.dynamic
-        perhaps = {
-            n.target.id for node in nodes if node for n in ast.walk(node) if isinstance(n, ast.NamedExpr)
-        }
+        perhaps = {n.target.id for node in nodes if node for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
         return (scope.binds - perhaps).union(_walrus(node for node in nodes if node))
 
     def block(self, statements: Iterable[ast.stmt], bound: Bound) -> Bound | None:
@@ -166,11 +164,7 @@ def _join(states: Iterable[Bound | None]) -> Bound | None:
 
 def _is_open(expression: ast.expr) -> bool:
     """Whether it is a call of `open`, whose result never swallows an exception."""
-    return (
-        isinstance(expression, ast.Call)
-        and isinstance(expression.func, ast.Name)
-        and expression.func.id == "open"
-    )
+    return isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name) and expression.func.id == "open"
 
 
 def _read_at_once(definition: ast.AST) -> set[str]:
@@ -218,9 +212,7 @@ def _analyse(source: str, transform: Callable[[str], str]) -> Used:
     return Used(frozenset(flow.reads), frozenset(flow.binds), flow.dynamic)
 
 
-def names_read(
-    source: str, available: Container[str], transform: Callable[[str], str] = _as_it_stands
-) -> Reads:
+def names_read(source: str, available: Container[str], transform: Callable[[str], str] = _as_it_stands) -> Reads:
     """Find the names that a cell may read from outside itself.
 
     Parameters

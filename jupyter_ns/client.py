@@ -168,7 +168,7 @@ class EngineClient:
                 continue  # another thread reads; it may have read ours
             try:
                 writers = [] if self._flush() else [self._sock]
-                readers = [self._sock, *wake_fds]
+                readers: list[Any] = [self._sock, *wake_fds]
                 ready, _, _ = ([], [], []) if done() else select.select(readers, writers, [], left)
                 if self._sock in ready:
                     self._read()

@@ -57,9 +57,7 @@ class SetupError(ContainerError, OSError):
         The likely cause on this host and the next thing to try.
     """
 
-    def __init__(
-        self, *, step: int, steps: int, call: str, errno: int, option: str = "", cause: str = ""
-    ) -> None:
+    def __init__(self, *, step: int, steps: int, call: str, errno: int, option: str = "", cause: str = "") -> None:
         self.step, self.steps, self.call, self.option, self.cause = step, steps, call, option, cause
         super().__init__(errno, os.strerror(errno))
 
@@ -126,7 +124,9 @@ class TransferError(ContainerError, TypeError):
     """A variable could not be sent into, or brought out of, the container."""
 
 
-_BY_NAME: dict[str, type[ContainerError]] = {c.__name__: c for c in (UsageError, UnsupportedError, EngineError, TransferError)}
+_BY_NAME: dict[str, type[ContainerError]] = {
+    c.__name__: c for c in (UsageError, UnsupportedError, EngineError, TransferError)
+}
 
 
 def to_dict(error: Exception) -> dict[str, Any]:

@@ -7,8 +7,29 @@ from typing import Any, NamedTuple
 
 # Kernel interfaces rather than files: a container gets its own or none.
 PSEUDO_FILESYSTEMS = frozenset(
-    "proc sysfs cgroup cgroup2 devtmpfs devpts mqueue debugfs tracefs securityfs pstore bpf configfs fusectl "
-    "hugetlbfs binfmt_misc autofs rpc_pipefs efivarfs nsfs selinuxfs".split()
+    [
+        "proc",
+        "sysfs",
+        "cgroup",
+        "cgroup2",
+        "devtmpfs",
+        "devpts",
+        "mqueue",
+        "debugfs",
+        "tracefs",
+        "securityfs",
+        "pstore",
+        "bpf",
+        "configfs",
+        "fusectl",
+        "hugetlbfs",
+        "binfmt_misc",
+        "autofs",
+        "rpc_pipefs",
+        "efivarfs",
+        "nsfs",
+        "selinuxfs",
+    ]
 )
 # The container has these for itself, so nothing that the host mounted below them is taken over.
 OWN_DIRECTORIES = ("/proc", "/sys", "/dev", "/tmp")
@@ -131,9 +152,7 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
         left, _, right = line.partition(" - ")
         f, r = left.split(" "), right.split(" ")
         entries.append(
-            MountEntry(
-                int(f[0]), int(f[1]), f[2], _unescape(f[3]), _unescape(f[4]), f[5], r[0], _unescape(r[1])
-            )
+            MountEntry(int(f[0]), int(f[1]), f[2], _unescape(f[3]), _unescape(f[4]), f[5], r[0], _unescape(r[1]))
         )
     return entries
 

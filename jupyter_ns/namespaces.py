@@ -42,7 +42,7 @@ KINDS: tuple[NamespaceKind, ...] = (
     NamespaceKind("user", "user", 0x10000000, "user", "user_namespaces(7)", "user and group IDs, capabilities"),
     NamespaceKind("pid", "pid", 0x20000000, "pid", "pid_namespaces(7)", "process IDs"),
     NamespaceKind("mount", "mnt", 0x00020000, "mount", "mount_namespaces(7)", "mount points"),
-    NamespaceKind("network", "net", 0x40000000, "network", "network_namespaces(7)", "devices, addresses, routes, ports"),
+    NamespaceKind("network", "net", 0x40000000, "network", "network_namespaces(7)", "devices, addresses, routes"),
     NamespaceKind("uts", "uts", 0x04000000, "uts", "uts_namespaces(7)", "host name and NIS domain name"),
     NamespaceKind("ipc", "ipc", 0x08000000, "ipc", "ipc_namespaces(7)", "System V IPC, POSIX message queues"),
     NamespaceKind("cgroup", "cgroup", 0x02000000, "cgroup", "cgroup_namespaces(7)", "the cgroup root that is seen"),

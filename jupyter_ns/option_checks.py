@@ -61,9 +61,7 @@ def _namespaces(request: RunRequest, given: Given) -> None:
     without = request.spec.without
     for option, flag in given.values():
         if option.needs in without:
-            raise UsageError(
-                f"{flag}: expected a {option.needs} namespace to act in, {_left_out(option.needs)}"
-            )
+            raise UsageError(f"{flag}: expected a {option.needs} namespace to act in, {_left_out(option.needs)}")
     if "network" in without and "--network" in given and request.spec.network != "host":
         raise UsageError(f"--network {request.spec.network}: conflicts with --without network")
     if "user" in without and request.spec.userns == "private":
@@ -100,9 +98,7 @@ def _program(request: RunRequest, given: Given) -> None:
     for name in ("--state", "--in", "--out"):
         if name in given:
             program = request.spec.argv[0] if request.spec.argv else request.spec.entrypoint
-            raise UsageError(
-                f"{name}: only for a Python cell; {program!r} is a program and has no notebook variables"
-            )
+            raise UsageError(f"{name}: only for a Python cell; {program!r} is a program and has no notebook variables")
 
 
 _RULES: tuple[Callable[[RunRequest, Given], None], ...] = (

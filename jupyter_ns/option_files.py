@@ -84,9 +84,7 @@ def _volume(text: str, context: Context) -> tuple[Mount, ...]:
         raise ValueError("anonymous volumes are not supported; expected SOURCE:DESTINATION")
     source, destination = parts[0], _destination(parts[1])
     if not source.startswith(("/", ".", "~")):
-        raise ValueError(
-            f"named volumes are not supported; for a directory, write ./{source} or an absolute path"
-        )
+        raise ValueError(f"named volumes are not supported; for a directory, write ./{source} or an absolute path")
     readonly, propagation = _volume_modes(parts[2].split(",") if len(parts) == 3 else [])
     return (
         Mount(
@@ -134,9 +132,7 @@ def _tmpfs(text: str) -> tuple[Mount, ...]:
         else:
             raise ValueError(f"tmpfs option {option!r}: expected one of {_TMPFS_ACCEPTED}")
     flags = [flag for name, flag in _TMPFS_DEFAULTS.items() if not on.get(name, False)]
-    return (
-        _tmpfs_mount(path, data, [*flags, *times], readonly=on.get("ro", False), option=f"--tmpfs {text}"),
-    )
+    return (_tmpfs_mount(path, data, [*flags, *times], readonly=on.get("ro", False), option=f"--tmpfs {text}"),)
 
 
 def _tmpfs_mount(path: str, data: dict[str, str], flags: list[str], *, readonly: bool, option: str) -> Mount:
@@ -198,9 +194,7 @@ def _mount(text: str, context: Context) -> tuple[Mount, ...]:
             option=option,
         )
     if fields:
-        raise ValueError(
-            f"key {next(iter(fields))!r} with type={kind}: expected {', '.join(_MOUNT_ACCEPTED)}"
-        )
+        raise ValueError(f"key {next(iter(fields))!r} with type={kind}: expected {', '.join(_MOUNT_ACCEPTED)}")
     return (mount,)
 
 

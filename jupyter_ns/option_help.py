@@ -67,9 +67,7 @@ def _help_entry(option: Option) -> list[str]:
     notes += ["repeatable"] if option.repeatable else []
     text = option.help + (f" ({'; '.join(notes)})" if notes else "")
     indent = " " * _INDENT
-    body = textwrap.wrap(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-    )
+    body = textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     if len(head) < _INDENT - 1:
         return [head.ljust(_INDENT) + body[0].lstrip(), *body[1:]]
     return [head, *body]

@@ -88,9 +88,7 @@ def _security_option(text: str) -> tuple[str, ...]:
     if f"{key}={value}" in dict(_SECURITY):
         return (f"{key}={value}",)
     if key == "seccomp":
-        raise ValueError(
-            "expected seccomp=default or seccomp=unconfined; profiles from files are not supported"
-        )
+        raise ValueError("expected seccomp=default or seccomp=unconfined; profiles from files are not supported")
     if key in ("apparmor", "label"):
         raise ValueError(f"{key} is not supported: no AppArmor profile or SELinux label is set")
     accepted = ", ".join(name for name, _ in _SECURITY)

@@ -7,7 +7,7 @@ import signal
 
 from . import units
 from .option_files import host_path
-from .option_types import Context, Option, boolean, negated, plain
+from .option_types import Context, Option, boolean, plain
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _SIGNALS = tuple(s.name for s in signal.Signals if s.name not in ("SIGRTMIN", "SIGRTMAX"))
@@ -15,6 +15,13 @@ _RT = re.compile(r"SIGRT(?:MIN(?:\+([0-9]{1,2}))?|MAX(?:-([0-9]{1,2}))?)", re.AS
 _HOST_NAME_MAX = 64
 _TIME_OFFSET_MAX_SECONDS = 4_611_686_018
 """The kernel answers ERANGE above half of KTIME_SEC_MAX: time_namespaces(7)."""
+
+
+def _removed(text: str) -> bool:
+    """Accept ``--rm``, and say that nothing else can be had; it leaves ``keep`` as it is by default."""
+    if not units.parse_boolean(text):
+        raise ValueError("true: a container that stays after its end is not supported by this version")
+    return False
 
 
 def _environment(text: str, context: Context) -> tuple[tuple[str, str | None], ...]:
@@ -230,7 +237,7 @@ PROCESS: tuple[Option, ...] = (
         help="Remove it when it ends: always so, in this version",
         group="Lifetime",
         sets="spec.keep",
-        parse=negated,
+        parse=plain(_removed),
         default="true",
     ),
     Option(

@@ -7,9 +7,7 @@ from .option_types import Option
 _NETWORK = "it needs a network between containers, which this version does not build; use --network host"
 _DEVICE_IO = "block I/O limits are not set in this version"
 _DEVICE = "devices other than /dev/{null,zero,full,random,urandom,tty} are not given to containers"
-_DETACH = (
-    "a container lives as long as its cell; containers in the background are not supported in this version"
-)
+_DETACH = "a container lives as long as its cell; containers in the background are not supported in this version"
 _HEALTH = "health checks belong to containers in the background, which are not supported in this version"
 _IMAGE = "images are not supported in this version; the root file system is the host's, copy-on-write"
 _LOG = "the output goes to the notebook; log drivers are not supported"
@@ -61,9 +59,7 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     _EMULATE: (("--net-rate",), ("--net-delay",), ("--net-loss",)),
     _RECORD: (("--record",), ("--seed",)),
-    "its cgroup is made beside the kernel's own, so that it goes when the kernel goes": (
-        ("--cgroup-parent",),
-    ),
+    "its cgroup is made beside the kernel's own, so that it goes when the kernel goes": (("--cgroup-parent",),),
     "real-time scheduling of cgroups is not set in this version": (
         ("--cpu-rt-period",),
         ("--cpu-rt-runtime",),

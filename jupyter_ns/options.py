@@ -62,9 +62,7 @@ def split(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
-        raise UsageError(
-            f"{line!r}: {str(error).lower()}: expected every quotation mark to be closed"
-        ) from None
+        raise UsageError(f"{line!r}: {str(error).lower()}: expected every quotation mark to be closed") from None
 
 
 def parse(

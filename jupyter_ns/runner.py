@@ -83,7 +83,6 @@ class Cell:
     out: tuple[str, ...] = ()
     trust: bool = False
 
-
     def body(self) -> dict[str, Any]:
         """Return what is sent, without the variables."""
         return {
@@ -400,11 +399,42 @@ class Run:
     _default_interrupt: Any = signal.SIG_DFL
 
 
-_ADJECTIVES = "able bold brave bright calm clever eager fair gentle keen kind lively merry neat quick quiet".split()
-_PEOPLE = (
-    "cerf corbato dijkstra hamilton hopper kernighan knuth lamport liskov lovelace mccarthy perlman ritchie "
-    "thompson torvalds turing"
-).split()
+_ADJECTIVES = [
+    "able",
+    "bold",
+    "brave",
+    "bright",
+    "calm",
+    "clever",
+    "eager",
+    "fair",
+    "gentle",
+    "keen",
+    "kind",
+    "lively",
+    "merry",
+    "neat",
+    "quick",
+    "quiet",
+]
+_PEOPLE = [
+    "cerf",
+    "corbato",
+    "dijkstra",
+    "hamilton",
+    "hopper",
+    "kernighan",
+    "knuth",
+    "lamport",
+    "liskov",
+    "lovelace",
+    "mccarthy",
+    "perlman",
+    "ritchie",
+    "thompson",
+    "torvalds",
+    "turing",
+]
 
 
 def made_up_name() -> str:

@@ -23,9 +23,7 @@ _DYNAMIC = frozenset({"eval", "exec", "globals", "locals", "get_ipython"})
 _WITHOUT_ARGUMENTS = frozenset({"vars", "dir"})
 """Functions through which any name can be read, if called with nothing."""
 
-_TEXT_METHODS = frozenset(
-    {"query", "eval", "evaluate", "sql", "execute", "from_formula", "ols", "glm", "logit"}
-)
+_TEXT_METHODS = frozenset({"query", "eval", "evaluate", "sql", "execute", "from_formula", "ols", "glm", "logit"})
 """Methods of pandas, numexpr, duckdb, statsmodels: their text may name the caller's variables."""
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

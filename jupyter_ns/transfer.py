@@ -106,9 +106,7 @@ def _dump(obj: object) -> tuple[bytes, list[memoryview]]:
 def _load(data: Any, buffers: Sequence[Any], namespace: dict[str, Any]) -> Any:
     token = _namespace.set(namespace)
     try:
-        return pickle.loads(
-            data, buffers=[b if not memoryview(b).readonly else bytearray(b) for b in buffers]
-        )
+        return pickle.loads(data, buffers=[b if not memoryview(b).readonly else bytearray(b) for b in buffers])
     except ImportError as error:
         raise TransferError(f"a value needs a module that is missing on this side: {error}") from error
     except Exception as error:

@@ -82,9 +82,7 @@ def _parts(value: Any) -> Iterator[tuple[str, object]]:
         yield from _function_parts(value)
     if isinstance(value, type):
         if value.__module__ == "__main__":
-            yield from (
-                (f".{key}", item) for key, item in list(vars(value).items()) if not key.startswith("__")
-            )
+            yield from ((f".{key}", item) for key, item in list(vars(value).items()) if not key.startswith("__"))
         return
     try:
         attributes = dict(vars(value))

@@ -256,9 +256,7 @@ def _row(sample: Sample) -> tuple[Value, ...]:
     if isinstance(sample, Mapping):
         unknown = sample.keys() - set(SAMPLE_FIELDS)
         if unknown:
-            raise ValueError(
-                f"sample: unknown field {sorted(unknown)[0]!r}; one of {', '.join(SAMPLE_FIELDS)}"
-            )
+            raise ValueError(f"sample: unknown field {sorted(unknown)[0]!r}; one of {', '.join(SAMPLE_FIELDS)}")
         row = tuple(sample.get(name) for name in SAMPLE_FIELDS)
     else:
         row = tuple(sample)

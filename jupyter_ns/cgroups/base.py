@@ -52,9 +52,7 @@ class Cgroup(ABC):
     NEEDS: ClassVar[dict[str, Need]]
     __slots__ = ("_facts", "_fds", "_open", "_places", "_records", "_where", "limits", "name", "notes")
 
-    def __init__(
-        self, facts: CgroupFacts, name: str, places: list[Place], open_place: Callable[[str], Place]
-    ) -> None:
+    def __init__(self, facts: CgroupFacts, name: str, places: list[Place], open_place: Callable[[str], Place]) -> None:
         self._facts, self.name, self._places, self._open = facts, name, places, open_place
         self._fds: dict[str, int] = {}
         self.limits = Limits()
@@ -102,9 +100,7 @@ class Cgroup(ABC):
         wanted = merge(self.limits, limits)
         reasons = missing(limits, self._facts, self.NEEDS)
         if reasons:
-            raise UnsupportedError(
-                "; ".join(f"{OPTIONS[n]} {getattr(limits, n)}: {r}" for n, r in reasons.items())
-            )
+            raise UnsupportedError("; ".join(f"{OPTIONS[n]} {getattr(limits, n)}: {r}" for n, r in reasons.items()))
         swap_total_bytes(wanted)
         fields = changed(wanted, self.limits)
         settings = self._settings(wanted, fields)

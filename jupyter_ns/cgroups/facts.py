@@ -206,9 +206,7 @@ def swap_total_bytes(limits: Limits) -> int | None:
     if swap < 0:
         return -1
     if 0 < swap < memory:
-        raise UsageError(
-            f"--memory-swap {swap}: is memory plus swap; accepted: --memory ({memory}) or more, or -1"
-        )
+        raise UsageError(f"--memory-swap {swap}: is memory plus swap; accepted: --memory ({memory}) or more, or -1")
     return swap or 2 * memory
 
 

@@ -52,17 +52,13 @@ def memory(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[st
         found.append(Setting("memory_bytes", new.memory_bytes, "memory", "memory.limit_in_bytes", value))
     if total != before and "memory.memsw.limit_in_bytes" in names:
         value = "-1" if total is None else str(total)
-        swap = Setting(
-            "memory_swap_bytes", new.memory_swap_bytes, "memory", "memory.memsw.limit_in_bytes", value
-        )
+        swap = Setting("memory_swap_bytes", new.memory_swap_bytes, "memory", "memory.memsw.limit_in_bytes", value)
         raises = _infinite(total) > _infinite(before)
         found.insert(0 if raises else len(found), swap)
     if "memory_reservation_bytes" in fields:
         asked = new.memory_reservation_bytes
         value = positive(asked, "-1")
-        found.append(
-            Setting("memory_reservation_bytes", asked, "memory", "memory.soft_limit_in_bytes", value)
-        )
+        found.append(Setting("memory_reservation_bytes", asked, "memory", "memory.soft_limit_in_bytes", value))
     if "memory_swappiness" in fields:
         asked = new.memory_swappiness
         found.append(Setting("memory_swappiness", asked, "memory", "memory.swappiness", str(asked)))

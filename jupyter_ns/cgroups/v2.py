@@ -204,7 +204,10 @@ class V2Cgroup(Cgroup):
         os.pread(self._fds["events"], files.SIZE, 0)
 
     def oom_kills(self) -> int:
-        """Return how many processes the OOM killer has ended; 0 without ``memory``."""
+        """Return how many processes the OOM killer has ended; 0 without ``memory``.
+
+        The kernel counts the first one again when it ends the rest of the group.
+        """
         path = self.file("memory", "memory.events")
         return files.keyed(files.read(path)).get("oom_kill", 0) if path else 0
 

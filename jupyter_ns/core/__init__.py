@@ -51,9 +51,7 @@ def _check(result: int) -> int:
     return result
 
 
-def spawn(
-    plan: Plan, fds: Mapping[str, int], *, image: bytes = b"", cgroup_fd: int = -1
-) -> tuple[int, int]:
+def spawn(plan: Plan, fds: Mapping[str, int], *, image: bytes = b"", cgroup_fd: int = -1) -> tuple[int, int]:
     """Clone a child into new namespaces and let it carry out `plan`.
 
     Parameters

@@ -183,8 +183,7 @@ def final_bundle(container: Container) -> Bundle:
 
 def _final_html(container: Container, namespaces: str, changes: str) -> str:
     rows = "".join(
-        f"<tr><td {HEAD}>{escape(label)}</td><td {NUMBER}>{escape(text)}</td></tr>"
-        for label, text in facts(container)
+        f"<tr><td {HEAD}>{escape(label)}</td><td {NUMBER}>{escape(text)}</td></tr>" for label, text in facts(container)
     )
     left = f'<table style="{TABLE}">{rows}</table>'
     if container.limits:
@@ -193,9 +192,7 @@ def _final_html(container: Container, namespaces: str, changes: str) -> str:
             f"<td {NOTE}><code>{escape(file)}</code></td></tr>"
             for label, values, file in map(_limit_row, container.limits)
         )
-        heads = "".join(
-            f"<th {HEAD}>{head}</th>" for head in ("limit", "requested → effective", "kernel file")
-        )
+        heads = "".join(f"<th {HEAD}>{head}</th>" for head in ("limit", "requested → effective", "kernel file"))
         left += f'<table style="{TABLE};margin-top:8px"><tr>{heads}</tr>{limits}</table>'
     if changes:
         files = change_summary(container.changes, complete=not container.changes_truncated)

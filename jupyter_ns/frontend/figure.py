@@ -74,9 +74,7 @@ def _draw(axes: Any, panel: Panel, usage: Usage) -> None:
     )  # fmt: skip
     axes.set_ylim(0, panel.top)
     axes.set_xlim(0, usage.last("time_s") or 1.0)
-    axes.set_title(
-        _TITLES.get(panel.title, panel.title), loc="left", color=GREY, fontsize=11, fontweight="bold"
-    )
+    axes.set_title(_TITLES.get(panel.title, panel.title), loc="left", color=GREY, fontsize=11, fontweight="bold")
     axes.set_xlabel("time (s)", color=GREY, fontsize=10)
     axes.locator_params(axis="x", nbins=4)
     axes.locator_params(axis="y", nbins=4, integer=panel.title == "PIDs")

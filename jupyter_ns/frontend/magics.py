@@ -24,7 +24,7 @@ from .sink import NotebookSink
 class ContainerMagics(Magics):  # type: ignore[misc]
     """Run cells in containers."""
 
-    @output_can_be_silenced
+    @output_can_be_silenced  # type: ignore[untyped-decorator]
     @line_cell_magic  # type: ignore[untyped-decorator]
     def container(self, line: str, cell: str | None = None) -> Any:
         """Run a cell in a fresh container (``%%container``), or a subcommand (``%container``)."""

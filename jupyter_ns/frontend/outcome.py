@@ -104,12 +104,8 @@ def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
         return Interrupted("the container was interrupted", c)
     if c.spec.python:
         if c.reason == "killed" or c.exit_code not in (0, 1):
-            what = (
-                f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"
-            )
-            return ContainerKilledError(
-                f"the cell's process ended by {what}; the notebook's kernel lives on", c
-            )
+            what = f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"
+            return ContainerKilledError(f"the cell's process ended by {what}; the notebook's kernel lives on", c)
         return None
     if c.exit_code and raise_error:
         return ContainerExitError(c.exit_code, list(c.spec.argv), c)

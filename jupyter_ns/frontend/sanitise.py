@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-SAFE = frozenset(
-    ("text/plain", "image/png", "image/jpeg", "image/gif", "image/webp", "application/json", "text/latex")
-)
+SAFE = frozenset(("text/plain", "image/png", "image/jpeg", "image/gif", "image/webp", "application/json", "text/latex"))
 _ALLOWED_STYLES = {
     "background", "background-color", "border", "border-bottom", "border-collapse", "border-left",
     "border-right", "border-top",

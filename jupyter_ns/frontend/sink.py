@@ -63,9 +63,7 @@ class NotebookSink(Sink):
                 self._show_result(data, metadata)
             else:
                 transient = {k: str(v) for k, v in dict(body["transient"]).items() if k == "display_id"}
-                self._shell.display_pub.publish(
-                    data, metadata, transient=transient, update=bool(body["update"])
-                )
+                self._shell.display_pub.publish(data, metadata, transient=transient, update=bool(body["update"]))
 
     def _show_result(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
         hook = self._shell.displayhook
@@ -128,9 +126,7 @@ class LiveCard:
         self._html = ipywidgets.HTML()
         parts = [self._html]
         if run is not None and _answers_buttons(shell):
-            stop = ipywidgets.Button(
-                description="Stop", icon="stop", tooltip="Interrupt; a second time: kill"
-            )
+            stop = ipywidgets.Button(description="Stop", icon="stop", tooltip="Interrupt; a second time: kill")
             _use_main_comm(stop)
             stop.on_click(lambda _: run.interrupt())
             parts.append(stop)

@@ -55,17 +55,13 @@ def _explain(shell: Any, _arguments: list[str]) -> None:
     """Print the steps of the last run, with the time each took."""
     container = shell.user_ns.get("_container")
     if not isinstance(container, Container):
-        raise UsageError(
-            "nothing has run yet in this notebook; `%container plan …` shows a plan without running it"
-        )
+        raise UsageError("nothing has run yet in this notebook; `%container plan …` shows a plan without running it")
     print(container.plan.describe(container.timings))
 
 
 def _version(_shell: Any, _arguments: list[str]) -> None:
     facts = get_client().facts
-    print(
-        f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}"
-    )
+    print(f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}")
 
 
 def _help(_shell: Any, _arguments: list[str]) -> None:

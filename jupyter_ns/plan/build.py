@@ -219,9 +219,7 @@ class _Build:
         yield from self._root()
         yield from self._submounts()
         yield from self._dev()
-        yield Step(
-            Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer"
-        )
+        yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
         yield from self._cgroup_namespace()
         yield from self._proc_sys()
         yield from self._tmp_and_exposed()
@@ -232,7 +230,10 @@ class _Build:
         yield Step(Op.RMDIR, (OLD_ROOT,))
         if self.spec.readonly:
             yield Step(
-                Op.MOUNT, (None, "/", None, REMOUNT | BIND | RDONLY, None), why="root is read-only", option="--read-only"
+                Op.MOUNT,
+                (None, "/", None, REMOUNT | BIND | RDONLY, None),
+                why="root is read-only",
+                option="--read-only",
             )
 
     def _cgroup_namespace(self) -> Iterator[Step]:
@@ -301,9 +302,7 @@ class _Build:
             yield Step(Op.SYMLINK, (target, f"{dev}/{link}"))
         for directory in ("pts", "shm", "mqueue"):
             yield Step(Op.MKDIR, (f"{dev}/{directory}", 0o755))
-        yield Step(
-            Op.MOUNT, ("devpts", f"{dev}/pts", "devpts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
-        )
+        yield Step(Op.MOUNT, ("devpts", f"{dev}/pts", "devpts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=0620"))
         size = f"mode=1777,size={self.spec.shm_size_bytes}"
         yield Step(Op.MOUNT, ("shm", f"{dev}/shm", "tmpfs", NOSUID | NODEV | NOEXEC, size), option="--shm-size")
         if "ipc" in self.kinds:
@@ -316,9 +315,7 @@ class _Build:
                 self.weakened.append(f"/proc shows the host's processes: {self.facts.proc_error}")
             yield Step(Op.MOUNT, ("/proc", proc, None, BIND | REC, None), why="the host's own")
         else:
-            yield Step(
-                Op.MOUNT, ("proc", proc, "proc", NOSUID | NODEV | NOEXEC, None), why="of the new PID namespace"
-            )
+            yield Step(Op.MOUNT, ("proc", proc, "proc", NOSUID | NODEV | NOEXEC, None), why="of the new PID namespace")
         if "network" not in self.kinds or self.facts.sysfs_error:
             yield Step(Op.MOUNT, ("/sys", sys, None, BIND | REC, None), why="the host's own")
             yield from self._make_readonly(sys, recursive=True)

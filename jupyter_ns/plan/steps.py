@@ -13,11 +13,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..namespaces import KINDS
 
-Argument = int | str | bytes | tuple[str, ...] | tuple[int, ...] | tuple[tuple[str, int], ...] | None
+# What `OPS` says of the operation decides: str, int, bytes, None, or a tuple of them.
+Argument = Any
 
 
 class Op(IntEnum):
@@ -77,9 +78,24 @@ MOUNT_FLAGS = {
 }
 _CLONE_FLAGS = {f"CLONE_NEW{'NS' if k.name == 'mount' else k.proc.upper()}": k.flag for k in KINDS}
 _PRCTL = {1: "PR_SET_PDEATHSIG", 4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 38: "PR_SET_NO_NEW_PRIVS"}
-_RLIMIT = (
-    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
-).split()
+_RLIMIT = [
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
+]
 
 
 def flag_names(value: int, table: Mapping[str, int]) -> str:
@@ -207,7 +223,7 @@ def _show(how: str, value: Argument) -> str:
         if form == "count":
             return f"{len(value)} variables"
         if value and isinstance(value[0], tuple):
-            return ", ".join(f"{n}→{fd}" for n, fd in value)  # type: ignore[misc]
+            return ", ".join(f"{n}→{fd}" for n, fd in value)
         return "[" + ", ".join(map(str, value)) + "]"
     if isinstance(value, bytes):
         if form == "program":
@@ -323,7 +339,7 @@ class Plan:
                     n += letter in "bifp"
             if step.op is Op.WRITE:
                 # s0 is the path; the length of s1 is n0.
-                numbers[0] = len(step.args[1])  # type: ignore[arg-type]
+                numbers[0] = len(step.args[1])
             _STEP.pack_into(data, 64 * i, step.op, step.tolerate, *numbers, *offsets)
         data.append(0)
         return bytes(data)
@@ -351,15 +367,15 @@ def _put(
         numbers[0] = len(arg) // 8
         data += arg
     elif letter == "i":
-        numbers[0] = len(arg)  # type: ignore[arg-type]
-        data += struct.pack(f"<{len(arg)}I", *arg)  # type: ignore[arg-type, misc]
+        numbers[0] = len(arg)
+        data += struct.pack(f"<{len(arg)}I", *arg)
     elif letter == "f":
-        numbers[0] = len(arg)  # type: ignore[arg-type]
-        for name, number in arg:  # type: ignore[union-attr, misc]
-            data += struct.pack("<ii", fds[name], number)  # type: ignore[index]
+        numbers[0] = len(arg)
+        for name, number in arg:
+            data += struct.pack("<ii", fds[name], number)
     else:
         assert letter == "l"
-        raws = [a.encode(errors="surrogateescape") for a in arg]  # type: ignore[union-attr, misc]
+        raws = [a.encode(errors="surrogateescape") for a in arg]
         data += bytes(8 * (len(raws) + 2))
         places = [_string(data, seen, raw) for raw in raws]
         struct.pack_into(f"<{len(raws) + 1}Q", data, offset, len(raws), *places)

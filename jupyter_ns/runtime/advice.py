@@ -42,7 +42,9 @@ _BY_OP: dict[Op, dict[int, str]] = {
         errno.ENOSPC: "too many namespaces: a /proc/sys/user/max_*_namespaces limit is reached",
         errno.EPERM: "this host does not let this user make namespaces; `%container doctor` says why",
     },
-    Op.SECCOMP: {errno.EINVAL: "the kernel has no seccomp filters; leave it out with --security-opt seccomp=unconfined"},
+    Op.SECCOMP: {
+        errno.EINVAL: "the kernel has no seccomp filters; leave it out with --security-opt seccomp=unconfined"
+    },
 }
 
 

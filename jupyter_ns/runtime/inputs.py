@@ -37,9 +37,7 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         If seccomp filters are wanted but not to be had.
     """
     uid, gid, groups, home = resolve_user(spec)
-    mask = capabilities.resolve(
-        spec.cap_add, spec.cap_drop, privileged=spec.privileged, last_cap=facts.last_cap
-    )
+    mask = capabilities.resolve(spec.cap_add, spec.cap_drop, privileged=spec.privileged, last_cap=facts.last_cap)
     return PlanInputs(
         container_id=container,
         environment=_environment(container, spec, request.get("environ", {}), home),
@@ -66,7 +64,9 @@ def resolve_user(spec: ContainerSpec) -> tuple[int, int, tuple[int, ...], str]:
         entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
     except KeyError:
         if not user.isdigit():
-            raise UsageError(f"--user {spec.user}: no user {user!r} in /etc/passwd; give a name that is, or a number") from None
+            raise UsageError(
+                f"--user {spec.user}: no user {user!r} in /etc/passwd; give a name that is, or a number"
+            ) from None
         return int(user), _gid(group) if group else 0, extra, "/"
     if group:
         return entry.pw_uid, _gid(group), extra, entry.pw_dir

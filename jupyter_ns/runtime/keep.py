@@ -79,9 +79,7 @@ def _apply_entry(upper: int, lower: int, name: str, path: str, problems: list[st
         problems.append(f"{path}: a device, socket or pipe is not brought out")
 
 
-def _apply_directory(
-    upper: int, lower: int, name: str, path: str, info: os.stat_result, problems: list[str]
-) -> None:
+def _apply_directory(upper: int, lower: int, name: str, path: str, info: os.stat_result, problems: list[str]) -> None:
     inside = os.open(name, _DIRECTORY, dir_fd=upper)
     if any(_xattr(inside, x) == b"y" for x in _XATTRS) or not _is_directory(lower, name):
         _remove(lower, name)

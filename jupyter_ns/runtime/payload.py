@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import getpass
 import io
-import os
 import signal
 import socket
 import sys
@@ -44,7 +43,7 @@ def run_forked(shell: Any, cell: dict[str, Any], channel_fd: int) -> int:
 
 
 def _open_streams() -> None:
-    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115 (for the life of the process)
     for name, fd in (("stdout", 1), ("stderr", 2)):
         raw = io.FileIO(fd, "w", closefd=False)
         stream = io.TextIOWrapper(
@@ -54,9 +53,7 @@ def _open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _run_cell(
-    shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], store_history: bool = True
-) -> int:
+def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], store_history: bool = True) -> int:
     sys.path[:] = cell["sys_path"]
     shell.execution_count = cell["execution_count"]
     if buffers:
@@ -128,5 +125,3 @@ def _ask(prompt: str, *, password: bool) -> str:
     if kind == "no_input":
         raise EOFError(str(body))
     return str(body)
-
-

@@ -12,7 +12,6 @@ import os
 import platform
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from .. import core
 from ..cgroups import CgroupFacts
@@ -97,9 +96,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         mknod_error=attempt([*base, Step(Op.MKNOD, (f"{staging[0]}/n", 0o20666, 0x103))], NEWNS),
         proc_error=attempt([*base, Step(Op.MOUNT, ("proc", staging[0], "proc", 14, None))], pid_net),
         sysfs_error=attempt([*base, Step(Op.MOUNT, ("sysfs", staging[0], "sysfs", 15, None))], pid_net),
-        seccomp_error=attempt(
-            [Step(Op.PRCTL, (38, 1)), Step(Op.SECCOMP, (b"\x06\0\0\0\0\0\xff\x7f",))]
-        ),
+        seccomp_error=attempt([Step(Op.PRCTL, (38, 1)), Step(Op.SECCOMP, (b"\x06\0\0\0\0\0\xff\x7f",))]),
         setattr_error=attempt(
             [
                 *base,

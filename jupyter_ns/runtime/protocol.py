@@ -61,7 +61,7 @@ def encode(kind: Kind, container: str = "", payload: Any = None) -> bytes:
     EngineError
         If it is longer than `MAX_FRAME`.
     """
-    body = msgpack.packb([int(kind), container, payload])
+    body: bytes = msgpack.packb([int(kind), container, payload])
     if len(body) > MAX_FRAME:
         raise EngineError(f"a frame of {len(body)} bytes; at most {MAX_FRAME} are allowed")
     return _LENGTH.pack(len(body)) + body

@@ -62,8 +62,8 @@ class Recipe:
         image = bytearray(self.image.replace(STAND_IN.encode(), container[:12].encode()))
         # The first step is JNS_FDS; its pairs stand at its s0: see core.h.
         (at,) = _FDS_OFFSET.unpack_from(image, 48)
-        for name, number in self.plan.steps[0].args[0]:  # type: ignore[union-attr, misc]
-            struct.pack_into("<ii", image, at, fds[name], number)  # type: ignore[index]
+        for name, number in self.plan.steps[0].args[0]:
+            struct.pack_into("<ii", image, at, fds[name], number)
             at += 8
         return bytes(image)
 

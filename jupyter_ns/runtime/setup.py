@@ -7,8 +7,8 @@ import os
 import subprocess
 
 from .. import core
-from ..cgroups import probe as probe_cgroups
 from ..cgroups import CgroupFacts, read_layout
+from ..cgroups import probe as probe_cgroups
 from ..errors import UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME

@@ -126,7 +126,7 @@ def make_shell() -> CellShell:
     config.HistoryManager.enabled = False  # its database has a thread
     config.InteractiveShell.colors = "neutral"
     config.InteractiveShell.cache_size = 0
-    shell = CellShell.instance(config=config)
+    shell: CellShell = CellShell.instance(config=config)
     _warm_up(shell)
     return shell
 

@@ -34,9 +34,7 @@ def _encoder_for(obj: Any) -> Encoder:
     return encoder
 
 
-def encode(
-    obj: object, max_bytes: int | None = None, *, name: str = "value"
-) -> tuple[bytes, list[memoryview]]:
+def encode(obj: object, max_bytes: int | None = None, *, name: str = "value") -> tuple[bytes, list[memoryview]]:
     """Turn a value into a stream of tokens and buffers.
 
     Parameters
@@ -68,9 +66,7 @@ def encode(
     return _encode(lambda writer: writer.part(obj, name), name, max_bytes)
 
 
-def encode_named(
-    variables: Mapping[str, object], max_bytes: int | None = None
-) -> tuple[bytes, list[memoryview]]:
+def encode_named(variables: Mapping[str, object], max_bytes: int | None = None) -> tuple[bytes, list[memoryview]]:
     """Like `encode`, of several variables at once; `decode` gives a dict of name to value.
 
     Raises
@@ -94,9 +90,7 @@ def encode_named(
     return _encode(write, ", ".join(variables), max_bytes)
 
 
-def _encode(
-    write: Callable[[Writer], None], name: str, max_bytes: int | None
-) -> tuple[bytes, list[memoryview]]:
+def _encode(write: Callable[[Writer], None], name: str, max_bytes: int | None) -> tuple[bytes, list[memoryview]]:
     writer = Writer(_encoder_for, max_bytes)
     try:
         write(writer)

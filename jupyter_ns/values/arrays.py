@@ -40,9 +40,7 @@ def encoder_for(obj: Any) -> Encoder | None:
     if isinstance(obj, np.ma.MaskedArray):
         raise Refused("a masked array cannot be brought out; use x.filled(), or (x.data, x.mask)")
     if isinstance(obj, np.ndarray):
-        raise Refused(
-            f"a {type(obj).__name__}, a subclass of numpy's array, cannot be brought out; use numpy.array(x)"
-        )
+        raise Refused(f"a {type(obj).__name__}, a subclass of numpy's array, cannot be brought out; use numpy.array(x)")
     return None
 
 

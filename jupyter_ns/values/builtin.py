@@ -198,9 +198,7 @@ def _mapping_encoder(tag: Tag) -> Encoder:
 
 def short(key: object) -> str:
     """Show a key or label in at most 60 characters."""
-    text = (
-        repr(key) if type(key) in (str, int, float, bool, bytes, _NONE, tuple) else f"<{type(key).__name__}>"
-    )
+    text = repr(key) if type(key) in (str, int, float, bool, bytes, _NONE, tuple) else f"<{type(key).__name__}>"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

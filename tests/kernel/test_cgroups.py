@@ -150,9 +150,7 @@ def test_process_can_join_by_itself(manager: Manager) -> None:
     cgroup = manager.create("self", Limits())
     joins = "".join(f"open({path!r}, 'w').write('0')\n" for path in cgroup.self_join_files)
     code = joins + "print(open('/proc/self/cgroup').read())"
-    shown = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
-    ).stdout
+    shown = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(f":{path}\n" in shown for path in cgroup.paths.values())
     cgroup.kill()
     cgroup.remove()
@@ -236,10 +234,10 @@ def test_limit_moves_while_it_runs(run: Callable[..., Run]) -> None:
     cgroup.set(Limits(memory_bytes=60 * MIB))
     assert {r.effective for r in cgroup.records if r.name == "memory_bytes"} == {str(60 * MIB)}
     with pytest.raises(UsageError, match=rf"--memory {8 * MIB}: .* accepted:"):
-        cgroup.set(Limits(memory_bytes=8 * MIB, memory_swap_bytes=8 * MIB))
+        cgroup.set(Limits(memory_bytes=8 * MIB))
     assert cgroup.oom_kills() == 0
     assert started.process.poll() is None
-    cgroup.set(Limits(memory_bytes=100 * MIB, memory_swap_bytes=0))
+    cgroup.set(Limits(memory_bytes=100 * MIB))
     assert {r.effective for r in cgroup.records if r.name == "memory_bytes"} == {str(100 * MIB)}
 
 
@@ -418,7 +416,7 @@ import subprocess, sys
 from jupyter_ns.cgroups import *
 manager = Manager(probe(read_layout()), engine_key())
 cgroup = manager.prepare()
-child = subprocess.Popen(["sleep", "60"])
+child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
 cgroup.add(child.pid)
 print(manager.key, child.pid, flush=True)
 sys.stdin.readline()
@@ -428,9 +426,7 @@ COLLECT = "from jupyter_ns.cgroups import *; print(*collect_stale(probe(read_lay
 
 def start_engine() -> tuple[subprocess.Popen[str], str, int]:
     """Start an engine of its own with one process in a cgroup; return it, its key and that PID."""
-    engine = subprocess.Popen(
-        [sys.executable, "-c", ENGINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    engine = subprocess.Popen([sys.executable, "-c", ENGINE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert engine.stdout
     key, pid = engine.stdout.readline().split()
     return engine, key, int(pid)
@@ -443,10 +439,7 @@ def test_only_dead_engines_are_collected() -> None:
     dead.kill()
     dead.communicate()
     try:
-        found = [
-            subprocess.Popen([sys.executable, "-c", COLLECT], stdout=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
+        found = [subprocess.Popen([sys.executable, "-c", COLLECT], stdout=subprocess.PIPE, text=True) for _ in range(2)]
         said = [process.communicate(timeout=60)[0].split() for process in found]
         assert [process.returncode for process in found] == [0, 0]
         assert dead_key in said[0] + said[1]
@@ -468,6 +461,8 @@ DELEGATED = """
 import os
 from jupyter_ns.cgroups import *
 from jupyter_ns.spec import Limits
+open("{top}/cgroup.procs", "w").write("0")
+os.setresuid({uid}, {uid}, {uid})  # only now: the files of this Python may be root's alone
 facts = probe(read_layout())
 assert facts.moves_engine, facts
 own = open("/proc/self/cgroup").read()
@@ -490,10 +485,8 @@ def test_delegated_leaf(uid: int) -> None:
     try:
         for name in ("", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"):
             os.chown(top + name, uid, uid)
-        join = f"import os; open('{top}/cgroup.procs', 'w').write('0'); os.setresuid({uid}, {uid}, {uid})\n"
-        done = subprocess.run(
-            [sys.executable, "-c", join + DELEGATED], capture_output=True, text=True, check=False
-        )
+        code = DELEGATED.replace("{top}", top).replace("{uid}", str(uid))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         directory, path, *effective = done.stdout.split()
         assert directory == top

@@ -175,9 +175,7 @@ def test_the_plot_is_small_and_well_formed(number: int) -> None:
 def test_the_plot_stays_small_when_every_other_sample_is_throttled() -> None:
     usage = Usage()
     for i in range(600):
-        usage.append(
-            {"time_s": 97.0 * i, "cpu_s": 31.0 * i, "throttled_s": i // 2, "memory_bytes": i * 7919 % 10**8}
-        )
+        usage.append({"time_s": 97.0 * i, "cpu_s": 31.0 * i, "throttled_s": i // 2, "memory_bytes": i * 7919 % 10**8})
     usage.events += [(1000.0 * i, "oom") for i in range(40)]
     assert len(sparklines(usage, LIMITS).encode()) <= 5000
 

@@ -102,9 +102,7 @@ def test_swap_defaults_and_errors() -> None:
         swap_total_bytes(Limits(memory_swap_bytes=99))
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [((100, 200), (50, 60)), ((50, 60), (100, 200)), ((50, 500), (100, 120))]
-)
+@pytest.mark.parametrize(("old", "new"), [((100, 200), (50, 60)), ((50, 60), (100, 200)), ((50, 500), (100, 120))])
 def test_v1_memory_never_exceeds_memsw_in_between(old: tuple[int, int], new: tuple[int, int]) -> None:
     before = Limits(memory_bytes=old[0], memory_swap_bytes=old[1])
     after = Limits(memory_bytes=new[0], memory_swap_bytes=new[1])
@@ -245,9 +243,7 @@ def test_defaulted_swap_limit_is_noted_where_it_cannot_be_given(tmp_path: Path) 
     cgroup = fake_v2(tmp_path, {"memory.max": "max", "memory.current": "0"})
     cgroup.set(Limits(memory_bytes=MIB))
     assert cgroup.notes == ["swap not limited: swap accounting is off (no CONFIG_SWAP, or swapaccount=0)"]
-    assert [(r.name, r.effective, r.file) for r in cgroup.records] == [
-        ("memory_bytes", str(MIB), "memory.max")
-    ]
+    assert [(r.name, r.effective, r.file) for r in cgroup.records] == [("memory_bytes", str(MIB), "memory.max")]
     cgroup.set(Limits(memory_swap_bytes=-1))
     assert cgroup.notes == []
 

@@ -51,14 +51,10 @@ numbers = st.one_of(
     st.integers(-5, 10**7).map(str),
     st.decimals(0, 5000, places=3).map(str),
     st.text("0123456789._", min_size=1, max_size=6),
-    st.sampled_from(
-        ["1e3", "1e-2", "1E2", ".5", "5.", "+1", "-1", "", " 1", "1 ", "0", "00", "1_0", "08", "0b1"]
-    ),
+    st.sampled_from(["1e3", "1e-2", "1E2", ".5", "5.", "+1", "-1", "", " 1", "1 ", "0", "00", "1_0", "08", "0b1"]),
 )
 suffixes = st.one_of(
-    st.sampled_from(
-        ["", "b", "k", "m", "g", "t", "p", "kb", "MiB", "GB", "Ki", "bb", "ib", "x", " m", "  m", "e"]
-    ),
+    st.sampled_from(["", "b", "k", "m", "g", "t", "p", "kb", "MiB", "GB", "Ki", "bb", "ib", "x", " m", "  m", "e"]),
     st.text("bkmgtpiBKMGTPI ", max_size=3),
 )
 sizes = st.builds(str.__add__, numbers, suffixes)
@@ -67,14 +63,10 @@ integers = st.one_of(
     st.integers(-2000, 2_000_000).map(str),
     st.text("0123456789_+-xobabc", max_size=6),
 )
-rationals = st.one_of(
-    numbers, st.builds("{}/{}".format, integers, integers), st.text("0123456789./e-+_", max_size=6)
-)
+rationals = st.one_of(numbers, st.builds("{}/{}".format, integers, integers), st.text("0123456789./e-+_", max_size=6))
 soft_and_hard = st.integers(-1, 2**63 - 1) | st.integers(-1, 50)
 ulimits = st.one_of(
-    st.builds(
-        "{}={}:{}".format, st.sampled_from(["nofile", "core", "as", "x"]), soft_and_hard, soft_and_hard
-    ),
+    st.builds("{}={}:{}".format, st.sampled_from(["nofile", "core", "as", "x"]), soft_and_hard, soft_and_hard),
     st.builds("nofile={}".format, st.text("0123456789:+ _.", max_size=6)),
 )
 

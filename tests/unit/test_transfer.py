@@ -204,9 +204,7 @@ class Stubborn:
 
 
 def test_an_object_of_no_known_kind_is_blamed_with_its_own_words() -> None:
-    with pytest.raises(
-        TransferError, match=r"a\[0\]: an object of type '.*Stubborn' cannot be pickled: not me"
-    ):
+    with pytest.raises(TransferError, match=r"a\[0\]: an object of type '.*Stubborn' cannot be pickled: not me"):
         pack({"a": [Stubborn()]})
 
 

@@ -87,9 +87,7 @@ def test_the_default_holds_600_samples() -> None:
 
 def test_cpu_percent_is_unknown_where_it_cannot_be_told() -> None:
     usage = Usage()
-    usage.extend(
-        [sample(0, cpu_s=0), sample(1), sample(2, cpu_s=1), sample(2, cpu_s=2), sample(3, cpu_s=1.5)]
-    )
+    usage.extend([sample(0, cpu_s=0), sample(1), sample(2, cpu_s=1), sample(2, cpu_s=2), sample(3, cpu_s=1.5)])
     assert usage.cpu_percent == [None, None, None, None, 0.0]
     assert Usage().cpu_percent == []
 

@@ -164,9 +164,7 @@ def _deep(levels: int) -> list[Any]:
         (fractions.Fraction(1, 2**600_000), "r", "bits"),
     ],
 )
-def test_what_cannot_come_out_is_named_with_its_path_and_the_reason(
-    value: object, path: str, reason: str
-) -> None:
+def test_what_cannot_come_out_is_named_with_its_path_and_the_reason(value: object, path: str, reason: str) -> None:
     with pytest.raises(TransferError, match=f"(?s)^{path}.*{reason}"):
         encode(value, name="r")
 
@@ -307,9 +305,7 @@ def test_arbitrary_bytes_give_a_value_or_a_transfer_error(tree: bytes, buffers: 
 
 _TOKENS = st.one_of(
     st.sampled_from(list(Tag)),
-    st.sampled_from(
-        ["<f8", "<M8[ns]", "|b1", "|O8", "<U1", "UTC", "D", "ns", "python", "right", "list", "M", "a"]
-    ),
+    st.sampled_from(["<f8", "<M8[ns]", "|b1", "|O8", "<U1", "UTC", "D", "ns", "python", "right", "list", "M", "a"]),
     st.integers(-3, 4),
     st.integers(-(2**63), 2**64 - 1),
     st.binary(max_size=17),
