@@ -71,6 +71,24 @@ class Submount(NamedTuple):
     reason: str = ""
 
 
+class RootEntry(NamedTuple):
+    """What to make in an empty root where the host's cannot be the lower layer of an overlay as a whole.
+
+    Attributes
+    ----------
+    path : str
+        Where it is.
+    kind : str
+        ``dir``, ``link`` or ``file``; what a directory or file holds comes as a `Submount`.
+    target : str
+        Of a link.
+    """
+
+    path: str
+    kind: str
+    target: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """What this host can do; each ``…_error`` is empty where it can, else the reason.
@@ -89,6 +107,8 @@ class HostFacts:
         Each tried in a throw-away child.
     submounts : tuple of Submount
         In mount order.
+    root_entries : tuple of RootEntry
+        Empty if the root can be overlaid as a whole; else what stands in it, its directories among `submounts`.
     masked, readonly_paths : tuple of (str, bool)
         Paths of the container policy that exist here, and whether each is a directory.
     staging : tuple of str
@@ -116,6 +136,7 @@ class HostFacts:
     setattr_error: str = ""
     keyring_error: str = ""
     submounts: tuple[Submount, ...] = ()
+    root_entries: tuple[RootEntry, ...] = ()
     masked: tuple[tuple[str, bool], ...] = ()
     readonly_paths: tuple[tuple[str, bool], ...] = ()
     staging: tuple[str, ...] = ("/mnt",)
@@ -132,6 +153,7 @@ class HostFacts:
         """Build from what `to_dict` gave."""
         d = dict(data)
         d["submounts"] = tuple(Submount(*s) for s in d.get("submounts", ()))
+        d["root_entries"] = tuple(RootEntry(*e) for e in d.get("root_entries", ()))
         for key in ("masked", "readonly_paths", "cgroup_mounts"):
             d[key] = tuple(tuple(p) for p in d.get(key, ()))
         for key in ("staging", "weakened"):

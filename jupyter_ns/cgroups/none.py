@@ -17,8 +17,9 @@ from typing import NamedTuple
 from ..container import LimitRecord
 from ..errors import UnsupportedError
 from ..spec import Limits
+from . import v2
 from .base import Cgroup
-from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, is_limit, merge
+from .facts import OPTIONS, CgroupFacts, Place, Setting, is_limit, merge
 from .sampler import Sampler
 
 WATCH_S = 0.02
@@ -91,7 +92,7 @@ def _read(directory_fd: int, path: str) -> str:
 class NoCgroup(Cgroup):
     """One container's processes and limits, without a cgroup."""
 
-    NEEDS = {name: Need("", ()) for name in OPTIONS if name not in WATCHED}
+    NEEDS = {name: need for name, need in v2.NEEDS.items() if name not in WATCHED}
     __slots__ = ("_base", "_base_bytes", "_last", "_peak_bytes", "_pid_namespace", "_proc", "_verdict")
 
     def __init__(self, facts: CgroupFacts, name: str) -> None:
@@ -112,8 +113,8 @@ class NoCgroup(Cgroup):
         """
         reasons = missing(limits, self._facts)
         if reasons:
-            named = "; ".join(f"{OPTIONS[n]} {getattr(limits, n)}: {reason}" for n, reason in reasons.items())
-            raise UnsupportedError(named)
+            named = "; ".join(f"{OPTIONS[n]} needs the cgroup {reason}" for n, reason in reasons.items())
+            raise UnsupportedError(f"{named}. To get one, {DELEGATE}")
         self.limits = merge(self.limits, limits)
         self._records.clear()
         self.notes = []
@@ -233,10 +234,12 @@ _MEANING = {
 
 def missing(limits: Limits, facts: CgroupFacts) -> dict[str, str]:
     """Return the fields that cannot be honoured without a cgroup, and why."""
-    why = "; ".join(dict.fromkeys(facts.unavailable.values()))
-    reason = f"needs a cgroup, and none can be made here: {why}. To get one, {DELEGATE}"
-    fields = (n for n in OPTIONS if n not in WATCHED)
-    return {n: reason for n in fields if getattr(limits, n) is not None and is_limit(n, getattr(limits, n))}
+    found = {}
+    for name, (controller, _, _) in v2.NEEDS.items():
+        value = getattr(limits, name)
+        if name not in WATCHED and value is not None and is_limit(name, value):
+            found[name] = f"controller {controller}: {facts.unavailable.get(controller, 'there is none here')}"
+    return found
 
 
 def _no_place(controller: str) -> Place:

@@ -25,8 +25,8 @@ def explain(error: OSError, directory: str) -> str:
     name = errno.errorcode.get(error.errno or 0, str(error.errno))
     cause = {
         errno.EROFS: "mounted read-only",
-        errno.EACCES: f"not writable for user {os.geteuid()}; it is neither delegated nor are we root",
-        errno.EPERM: f"not permitted to user {os.geteuid()}",
+        errno.EACCES: "not writable for this user: neither delegated nor is it root",
+        errno.EPERM: "not permitted to this user",
         errno.ENOENT: "it does not exist",
         errno.EBUSY: "it holds processes, so on version 2 it cannot limit children",
         errno.EOPNOTSUPP: "it is threaded, or below such a cgroup",

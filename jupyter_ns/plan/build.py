@@ -103,6 +103,11 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
     UnsupportedError
         If the spec needs what `facts` say this host cannot do.
     """
+    if not facts.id_ranges and spec.userns != "private" and (inputs.uid or inputs.gid or inputs.groups):
+        raise UnsupportedError(
+            "--user and --group-add: this user namespace maps one user ID only. To map more, install uidmap (newuidmap) "
+            "and give the user a range in /etc/subuid and /etc/subgid"
+        )
     weakened: list[str] = []
     kinds = _kinds(spec, facts, weakened)
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
@@ -208,6 +213,7 @@ class _Build:
         """
         if "mount" not in self.kinds:
             yield from self._cgroup_namespace()
+            yield from self._sysctls()
             return
         self.staging = self._choose_staging()
         yield Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None), why="no mount made here shows outside")
@@ -225,6 +231,7 @@ class _Build:
         yield from self._tmp_and_exposed()
         yield from self._pivot()
         yield from self._user_mounts()
+        yield from self._sysctls()
         yield from self._policy_paths()
         yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
         yield Step(Op.RMDIR, (OLD_ROOT,))
@@ -242,7 +249,9 @@ class _Build:
 
     def _choose_staging(self) -> str:
         needed = [m.source for m in self.spec.mounts if m.type == "bind"]
-        needed += [*self.inputs.exposed, self.spec.workdir, *(s.path for s in self.facts.submounts)]
+        pieces = {e.path for e in self.facts.root_entries}
+        needed += [*self.inputs.exposed, self.spec.workdir]
+        needed += [s.path for s in self.facts.submounts if s.path not in pieces]
         for directory in self.facts.staging:
             if not any(is_below(path, directory) for path in needed if path):
                 return directory
@@ -266,13 +275,35 @@ class _Build:
         yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hostname", host + "\n"))
         hosts = f"127.0.0.1\tlocalhost {host}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hosts", hosts))
-        yield from self._overlay(0, f"{s}/etc-layer:/", f"{s}/root", "the host's root, copy-on-write")
+        if not self.facts.root_entries:
+            yield from self._overlay(0, f"{s}/etc-layer:/", f"{s}/root", "the host's root, copy-on-write")
+            return
+        yield Step(Op.MOUNT, ("tmpfs", f"{s}/root", "tmpfs", NODEV, "mode=0755"), why="the root, put together below")
+        yield Step(Op.MKDIR, (f"{s}/u0", 0o755), why="the root itself is no overlay")
+        for entry in self.facts.root_entries:
+            target = f"{s}/root{entry.path}"
+            if entry.kind == "dir":
+                yield Step(Op.MKDIR, (target, 0o755), why="what it holds is mounted below")
+            elif entry.kind == "link":
+                yield Step(Op.SYMLINK, (entry.target, target))
+            else:
+                yield Step(Op.MKNOD, (target, S_IFREG | 0o644, 0), why="the host's is mounted on it")
 
     def _submounts(self) -> Iterator[Step]:
         for index, sub in enumerate(self.facts.submounts, start=1):
             target = f"{self.staging}/root{sub.path}"
+            if sub.path == self.staging:  # an empty piece of the root
+                yield Step(Op.MKDIR, (f"{self.staging}/u{index}", 0o755))
+                continue
             if sub.how == "overlay":
-                yield from self._overlay(index, escape_lower(sub.path), target, "a mount of the host's, copy-on-write")
+                lower = escape_lower(sub.path)
+                if sub.path == "/etc" and self.facts.root_entries:
+                    lower = f"{self.staging}/etc-layer/etc:{lower}"
+                yield from self._overlay(index, lower, target, "a mount of the host's, copy-on-write")
+                continue
+            if self.facts.root_entries and sub.path in ("/etc/hostname", "/etc/hosts"):
+                own = f"{self.staging}/etc-layer{sub.path}"
+                yield Step(Op.MOUNT, (own, target, None, BIND, None), why="the container's own")
                 continue
             yield Step(Op.MOUNT, (sub.path, target, None, BIND, None), why="a mount of the host's")
             yield from self._make_readonly(target, recursive=False)
@@ -377,6 +408,12 @@ class _Build:
         if m.readonly and m.type == "bind":
             yield from self._make_readonly(m.destination, recursive=True, option=m.option)
 
+    def _sysctls(self) -> Iterator[Step]:
+        """Before /proc/sys becomes read-only; what they set belongs to namespaces that were entered already."""
+        for name, value in self.spec.sysctls:
+            path = "/proc/sys/" + name.replace(".", "/")
+            yield Step(Op.WRITE, (path, value), option=f"--sysctl {name}={value}")
+
     def _policy_paths(self) -> Iterator[Step]:
         unmasked = self.spec.privileged or "systempaths=unconfined" in self.spec.security_options
         if unmasked or ("pid" not in self.kinds) or self.facts.proc_error:
@@ -404,9 +441,6 @@ class _Build:
                 yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
         if "network" in self.kinds and not self.inputs.prebuilt_network:
             yield Step(Op.LINK_UP, ("lo",), why="loopback, the only interface")
-        for name, value in self.spec.sysctls:
-            path = "/proc/sys/" + name.replace(".", "/")
-            yield Step(Op.WRITE, (path, value), option=f"--sysctl {name}={value}")
 
 
 OWN_AND_ROOT = ("/", "/tmp", "/dev", "/proc", "/sys")

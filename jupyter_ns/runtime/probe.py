@@ -20,6 +20,7 @@ from ..host import (
     PSEUDO_FILESYSTEMS,
     HostFacts,
     MountEntry,
+    RootEntry,
     Submount,
     is_below,
     parse_mountinfo,
@@ -81,6 +82,16 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
     tmpfs = Step(Op.MOUNT, ("tmpfs", staging[0], "tmpfs", 0, None))
     base = [private, tmpfs]
     overlay = _overlay_probe(base, staging[0], rootless)
+    overlay_error = overlay("/")
+    entries: list[RootEntry] = []
+    parts: list[Submount] = []
+    if overlay_error and not overlay("/usr"):
+        # The mounts that a user namespace inherits are locked, and what has such below cannot be a lower
+        # layer (mount_namespaces(7)): so what has none is overlaid piece by piece.
+        _split_root("/", {m.path for m in mounts}, overlay, entries, parts)
+        overlay_error = ""
+        full = {p.path for p in parts if os.path.isdir(p.path) and _holds_something(p.path)}
+        staging = [d for d in staging if d not in full]
     pid_net = BY_NAME["pid"].flag | BY_NAME["network"].flag | NEWNS
     return HostFacts(
         kernel=os.uname().release,
@@ -92,7 +103,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         cpus=len(os.sched_getaffinity(0)),
         last_cap=_last_cap(),
         namespaces=_namespaces(),
-        overlay_error=overlay("/"),
+        overlay_error=overlay_error,
         mknod_error=attempt([*base, Step(Op.MKNOD, (f"{staging[0]}/n", 0o20666, 0x103))], NEWNS),
         proc_error=attempt([*base, Step(Op.MOUNT, ("proc", staging[0], "proc", 14, None))], pid_net),
         sysfs_error=attempt([*base, Step(Op.MOUNT, ("sysfs", staging[0], "sysfs", 15, None))], pid_net),
@@ -106,7 +117,8 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
             NEWNS,
         ),
         keyring_error=attempt([Step(Op.KEYRING)]),
-        submounts=tuple(_submounts(mounts, overlay)),
+        submounts=(*parts, *_submounts(mounts, overlay)),
+        root_entries=tuple(entries),
         masked=tuple(_existing(masked_paths(range(os.cpu_count() or 1)))),
         readonly_paths=tuple(_existing(p.path for p in READONLY_PATHS)),
         staging=tuple(staging),
@@ -162,6 +174,43 @@ def _submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> I
                 verdicts[key] = overlay(m.path)
             reason = verdicts[key]
             yield Submount(m.path, "bind" if reason else "overlay", reason)
+
+
+def _split_root(
+    directory: str,
+    mounted: set[str],
+    overlay: Callable[[str], str],
+    entries: list[RootEntry],
+    parts: list[Submount],
+) -> None:
+    """List what stands in `directory`, and which of it is overlaid as one piece."""
+    verdicts: dict[int, str] = {}
+    for entry in sorted(os.scandir(directory), key=lambda e: e.name):
+        path = entry.path
+        if entry.is_symlink():
+            entries.append(RootEntry(path, "link", os.readlink(path)))
+        elif not entry.is_dir():
+            entries.append(RootEntry(path, "file"))
+            if path not in mounted:
+                parts.append(Submount(path, "bind"))
+        else:
+            entries.append(RootEntry(path, "dir"))
+            if path in OWN_DIRECTORIES or path in mounted:
+                continue
+            if any(is_below(m, path) for m in mounted) and os.access(path, os.R_OK):
+                _split_root(path, mounted, overlay, entries, parts)
+                continue
+            device = entry.stat().st_dev
+            if device not in verdicts:
+                verdicts[device] = overlay(path)
+            parts.append(Submount(path, "bind" if verdicts[device] else "overlay", verdicts[device]))
+
+
+def _holds_something(directory: str) -> bool:
+    try:
+        return bool(os.listdir(directory))
+    except PermissionError:
+        return True
 
 
 def _existing(paths: Iterable[str]) -> Iterable[tuple[str, bool]]:
