@@ -1,0 +1,133 @@
+"""Cells in containers as a user of JupyterLab sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from lab import Notebook, chromium, open_notebook, wait_for
+
+
+pytestmark = pytest.mark.browser
+BUTTONS_ANSWER = int(version("ipykernel").split(".")[0]) >= 7
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    browser = chromium()
+    missing = [] if browser else ["Chromium"]
+    missing += [name for name in ("jupyterlab", "nbformat", "playwright") if find_spec(name) is None]
+    if browser is None or missing:
+        promised = "browser" in os.environ.get("JUPYTER_NS_EXPECT", "").split(",")
+        (pytest.fail if promised else pytest.skip)(f"not installed: {', '.join(missing)}")
+    with open_notebook(tmp_path_factory.mktemp("Räume mit Lücken"), browser) as opened:
+        yield opened
+
+
+def processes_with(argument: str) -> list[Path]:
+    """Return the processes that have an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        if argument.encode() in words:
+            found.append(path)
+    return found
+
+
+def test_card_lives_then_stays(notebook: Notebook) -> None:
+    notebook.start(
+        "%%container --mem 128m --cpus 0.5 --name spinner sh\n"
+        "end=$(( $(date +%s) + 4 )); while [ $(date +%s) -lt $end ]; do :; done; echo counted"
+    )
+    first = wait_for(notebook.label, "the live plot")
+    assert notebook.prompt() == "[*]:"
+    second = wait_for(lambda: notebook.label() not in ("", first) and notebook.label(), "the plot to change")
+    assert notebook.prompt() == "[*]:"
+    assert "of 50 %" in second and "of 128MiB" in second
+    assert notebook.count("button.jupyter-button") == int(BUTTONS_ANSWER)
+    notebook.wait_for_end()
+    wait_for(lambda: notebook.count("img[alt]"), "the frozen plot")
+    assert notebook.count("svg[aria-label]") == notebook.count("button") == 0
+    text = notebook.text()
+    assert "exit code 0" in text and "spinner" in text and "counted" in text
+    assert "throttled" in text and "128MiB → 128MiB" in text and "≠" in text
+    assert notebook.count("table") >= 2
+
+
+def test_saved_card_needs_no_kernel(notebook: Notebook) -> None:
+    notebook.run("%%container --mem 64m sh\nsleep 1; echo saved")
+    saved = notebook.saved()
+    outputs = [output for output in saved.cells[-1].outputs if output.output_type == "display_data"]
+    kinds = [set(output.data) for output in outputs]
+    assert kinds == [{"text/html", "text/plain"}, {"image/png", "text/plain"}]
+    assert "exit code 0" in outputs[0].data["text/plain"]
+    assert outputs[1].metadata["image/png"]["alt"] == outputs[1].data["text/plain"]
+    assert "widgets" not in saved.metadata
+
+
+def test_out_of_memory_leaves_the_kernel(notebook: Notebook) -> None:
+    notebook.run("kept = 40")
+    text = notebook.run(
+        "%%container --mem 128m\nimport time\nhoard = []\n"
+        "while True:\n    hoard.append(bytearray(1 << 21))\n    time.sleep(0.01)"
+    )
+    assert "ContainerOOMError" in text and "To allow more: --memory 256m" in text
+    assert "✗ out of memory, exit code 137 (SIGKILL)" in text
+    wait_for(lambda: notebook.count('img[alt*="out of memory"]'), "the memory curve")
+    assert notebook.run("kept + 1 + 1").split()[-1] == "42"
+
+
+def test_input_asks(notebook: Notebook) -> None:
+    notebook.start('%%container\nprint("hello", input("Name? "))')
+    box = notebook.page.locator("input.jp-Stdin-input")
+    box.wait_for(timeout=15_000)
+    box.fill("Zoë")
+    box.press("Enter")
+    notebook.wait_for_end()
+    assert "hello Zoë" in notebook.text()
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("%%container sh\necho ready; sleep 1000", "Interrupted: the container was interrupted"),
+        ("%%container\nimport time\nprint('ready')\ntime.sleep(1000)", "KeyboardInterrupt"),
+    ],
+    ids=["sh", "python"],
+)
+def test_interrupt(notebook: Notebook, cell: str, shown: str) -> None:
+    notebook.start(cell)
+    wait_for(lambda: "ready" in notebook.text(), "the cell to run")
+    notebook.command("notebook:interrupt-kernel")
+    notebook.wait_for_end()
+    assert shown in notebook.text()
+    assert notebook.run("1 + 1").split()[-1] == "2"
+
+
+@pytest.mark.skipif(not BUTTONS_ANSWER, reason="buttons answer during a cell from ipykernel 7.1 on")
+def test_stop_button_interrupts_then_kills(notebook: Notebook) -> None:
+    notebook.start('%%container sh\ntrap "echo stubborn" INT\nwhile :; do sleep 0.2; done')
+    wait_for(lambda: notebook.count("button.jupyter-button"), "the Stop button")
+    notebook.click("button.jupyter-button")
+    wait_for(lambda: "stubborn" in notebook.text(), "the interrupt to arrive")
+    assert notebook.prompt() == "[*]:"
+    notebook.click("button.jupyter-button")
+    notebook.wait_for_end()
+    assert "interrupted, exit code 137 (SIGKILL)" in notebook.text()
+
+
+def test_restart_in_mid_run_leaves_nothing(notebook: Notebook) -> None:
+    seconds = f"1000.{os.getpid()}"
+    notebook.start(f"%%container --mem 64m sh\nsleep {seconds}")
+    wait_for(lambda: processes_with(seconds), "the container")
+    notebook.restart()
+    wait_for(lambda: not processes_with(seconds), "the container's end")
+    assert notebook.run("%load_ext jupyter_ns").strip() == ""
+    assert "again" in notebook.run("%%container sh\necho again")
