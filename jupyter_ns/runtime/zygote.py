@@ -39,7 +39,7 @@ class Zygote:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._children: dict[int, int] = {}  # pidfd → pid
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd → PID here, PID as the engine counts
         self._to_preload: list[str] = []
         self._unsafe: set[str] = set()
         self.environ: dict[str, str] = {}
@@ -74,6 +74,7 @@ class Zygote:
 
     def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
         own = message["pid_namespace"]
+        pid = -1
         try:
             if own:
                 core.unshare(BY_NAME["pid"].flag)  # for children only: pid_namespaces(7)
@@ -82,16 +83,16 @@ class Zygote:
             self._send({"failed": message["fork"], "errno": e.errno})
             return
         finally:
-            if own and os.getpid() != 1:
+            if own and pid != 0:
                 core.setns(self._pid_namespace, BY_NAME["pid"].flag)
         if pid == 0:
             self._be_payload(message, fds)
         for fd in fds:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = pid
+        self._children[pidfd] = pid, visible_pid(pidfd)
         self._poll.register(pidfd, select.POLLIN)
-        self._send({"forked": message["fork"], "pid": pid})
+        self._send({"forked": message["fork"], "pid": self._children[pidfd][1]})
 
     def _be_payload(self, message: dict[str, Any], fds: list[int]) -> None:
         """In the child: move into the container, then run the cell. Never returns."""
@@ -113,11 +114,11 @@ class Zygote:
             os._exit(code)
 
     def _reap(self, pidfd: int) -> None:
-        pid = self._children.pop(pidfd)
+        pid, visible = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
-        self._send({"exited": pid, "status": status})
+        self._send({"exited": visible, "status": status})
 
     def _send(self, message: dict[str, Any]) -> None:
         self._sock.send(msgpack.packb(message))
@@ -164,10 +165,43 @@ def reseed() -> None:
         numpy_random.seed()
 
 
+def visible_pid(pidfd: int) -> int:
+    """Return a process's PID as this mount of /proc shows it, which is the engine's: proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("Pid:"))
+
+
+def own_pid_namespace() -> None:
+    """Go on as PID 1 of a new namespace, where this one belongs to a user namespace above ours.
+
+    After each fork the zygote has to return from the child's PID namespace to its own, and setns(2) wants
+    CAP_SYS_ADMIN over that. The first process stays and passes the exit status on.
+    """
+    flag = BY_NAME["pid"].flag
+    current = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        core.setns(current, flag)
+    except PermissionError:
+        core.unshare(flag)
+        pid = os.fork()
+        if pid:
+            _, status = os.waitpid(pid, 0)
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        die_with_parent()
+    finally:
+        os.close(current)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def main(fd: int) -> None:
     """Be the zygote on the socket `fd`."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
     if os.getppid() == 1:
         return  # the engine died before the line above
+    own_pid_namespace()
     sys.argv[:] = [""]
     Zygote(socket.socket(fileno=fd)).run()
