@@ -95,6 +95,7 @@ class Supervised:
     pidfd: int = -1
     layer_fd: int = -1
     oom_fd: int = -1
+    oom_hit: bool = False
     started: float = 0.0
     deadline: float | None = None
     next_sample: float = 0.0
@@ -313,7 +314,12 @@ class Supervised:
     def on_oom(self) -> None:
         """The kernel says that the memory limit was hit: where it killed somebody, all go."""
         self.cgroup.oom_ack()
-        if self.cgroup.oom_kills() and self.state == "running":
+        self.oom_hit = True
+        self._look_for_oom_kill()
+
+    def _look_for_oom_kill(self) -> None:
+        if self.state == "running" and self.cgroup.oom_kills():
+            self.oom_hit = False
             self.kill("oom")
 
     def tick(self, now: float) -> float:
@@ -330,6 +336,8 @@ class Supervised:
         if look_s is not None and (over := self.cgroup.exceeded()):
             self.kill(over)
         if now >= self.next_sample:
+            if self.oom_hit:  # version 1 wakes us before it has counted its victim
+                self._look_for_oom_kill()
             self.engine.tell_sample(self, self.relative_sample())
             self.next_sample = max(self.next_sample + self.engine.sample_interval, now)
         look_at = None if look_s is None else now + look_s
