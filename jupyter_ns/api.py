@@ -18,7 +18,9 @@ class _Capture(Sink):
     """Shows nothing; what came is in the container."""
 
 
-class _Echo(Sink):
+class Echo(Sink):
+    """Prints what the container writes, as it comes."""
+
     def on_text(self, stream: str, text: str) -> None:
         print(text, end="", file=sys.stdout if stream == "stdout" else sys.stderr, flush=True)
 
@@ -66,7 +68,7 @@ def run(
         host_cpus=os.cpu_count() or 1,
         available_cpus=os.sched_getaffinity(0),
     )
-    running = Run(get_client(), request.spec, _Echo() if echo else _Capture())
+    running = Run(get_client(), request.spec, Echo() if echo else _Capture())
     container = running.execute(stdin=input.encode() if isinstance(input, str) else input)
     error = error_of(container, raise_error=True) if check else None
     if error is not None:
