@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .errors import EngineError, from_dict
+from .errors import ContainerError, EngineError, from_dict
 from .host import HostFacts
 from .runtime import protocol
 from .runtime.protocol import Kind
@@ -37,7 +37,7 @@ class EngineClient:
         self._out = protocol.Outgoing()
         self._reader = 0
         self._facts: HostFacts | None = None
-        self._failure: EngineError | None = None
+        self._failure: ContainerError | None = None
         self._start()
 
     def _start(self) -> None:
@@ -200,16 +200,20 @@ class EngineClient:
         if kind is Kind.READY:
             self._facts = HostFacts.from_dict(payload["facts"])
         elif kind is Kind.ERROR:
-            raise from_dict(payload)
+            error = from_dict(payload)
+            if self._facts is None:  # it will not serve; the next to ask gets a new one, and hears why
+                self._failure = error
+            raise error
 
     def _gone(self) -> EngineError:
         code = self._process.poll()
         how = "" if code is None else f" (signal {signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
-        self._failure = EngineError(
+        error = EngineError(
             f"the engine process {self._process.pid} is gone{how}, and with it every container of this notebook; "
             "run the cell again to start a new one"
         )
-        return self._failure
+        self._failure = error
+        return error
 
 
 _client: EngineClient | None = None
@@ -220,7 +224,10 @@ def get_client() -> EngineClient:
     """Return this process's engine client; starts the engine where none is alive."""
     global _client
     with _lock:
-        if _client is None or not _client.alive:
+        if _client is not None and not _client.alive:
+            _client.close()
+            _client = None
+        if _client is None:
             _client = EngineClient()
         return _client
 

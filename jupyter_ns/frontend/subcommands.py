@@ -8,10 +8,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from .. import namespaces, options
+from .. import doctor, namespaces, options
 from ..client import get_client
 from ..container import Container
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ..runner import Run, Sink
 from .tables import NamespaceRow, namespace_table
 
@@ -64,6 +64,18 @@ def _version(_shell: Any, _arguments: list[str]) -> None:
     print(f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}")
 
 
+def _doctor(shell: Any, _arguments: list[str]) -> None:
+    """Show what this host can do, tried by doing; also where it can make no container at all."""
+    try:
+        rows = doctor.doctor(get_client().facts)
+    except UnsupportedError as e:
+        rows = doctor.refused(str(e))
+    if hasattr(shell, "kernel"):
+        shell.display_pub.publish({"text/html": doctor.html(rows), "text/plain": doctor.text(rows)})
+    else:
+        print(doctor.text(rows))
+
+
 def _help(_shell: Any, _arguments: list[str]) -> None:
     print(options.help_text())
 
@@ -71,6 +83,7 @@ def _help(_shell: Any, _arguments: list[str]) -> None:
 _TABLE: dict[str, tuple[Callable[[Any, list[str]], None], str]] = {
     "plan": (_plan, "[OPTIONS] [PROGRAM]: print how a container would be built; nothing is started"),
     "explain": (_explain, "print how the last one was built, with the time each step took"),
+    "doctor": (_doctor, "what this host can do, what it cannot, and how to mend that"),
     "version": (_version, "versions of this package, the kernel and cgroups"),
     "options": (_help, "every option of %%container"),
 }

@@ -105,8 +105,8 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
     """
     if not facts.id_ranges and spec.userns != "private" and (inputs.uid or inputs.gid or inputs.groups):
         raise UnsupportedError(
-            "--user and --group-add: this user namespace maps one user ID only. To map more, install uidmap (newuidmap) "
-            "and give the user a range in /etc/subuid and /etc/subgid"
+            "--user and --group-add: this user namespace maps one user ID only. To map more, install uidmap "
+            "(newuidmap) and give the user a range in /etc/subuid and /etc/subgid"
         )
     weakened: list[str] = []
     kinds = _kinds(spec, facts, weakened)

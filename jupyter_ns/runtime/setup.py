@@ -9,6 +9,7 @@ import subprocess
 from .. import core
 from ..cgroups import CgroupFacts, read_layout
 from ..cgroups import probe as probe_cgroups
+from ..doctor import MORE
 from ..errors import UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME
@@ -63,9 +64,7 @@ def enter_user_namespace(uid: int, gid: int) -> bool:
     try:
         core.unshare(BY_NAME["user"].flag)
     except OSError as e:
-        raise UnsupportedError(
-            f"user namespaces are forbidden here: unshare(CLONE_NEWUSER): {e.strerror}. `%container doctor` says more"
-        ) from e
+        raise UnsupportedError(f"user namespaces are forbidden here: unshare(CLONE_NEWUSER): {e.strerror}{MORE}") from e
     finally:
         os.write(write, b"g")
         os.close(write)

@@ -1,0 +1,247 @@
+"""What this host can do for containers, row by row: `doctor` turns probed facts into advice. Pure: no I/O.
+
+The facts come from `jupyter_ns.runtime.probe`, which tries each ability in a throw-away child; nothing here
+reads a knob and believes it.
+"""
+
+from __future__ import annotations
+
+import html as _html
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from .host import HostFacts
+from .namespaces import KINDS
+
+YES, WEAKENED, NO = "yes", "weakened", "no"
+MARKS = {YES: "✓", WEAKENED: "!", NO: "✗"}
+_COLOURS = {YES: "#23893c", WEAKENED: "#b36b00", NO: "#d8413c"}
+
+DELEGATE = (
+    "start the notebook server in a cgroup of its own: systemd-run --user --scope -p Delegate=yes jupyter lab, "
+    "or run it as root"
+)
+MORE = ". `%container doctor` says more"
+"""How an error ends that sends its reader here."""
+WITHOUT_CGROUP = {
+    "memory": (WEAKENED, "--memory: the engine looks every 20 ms and kills what is over"),
+    "pids": (WEAKENED, "--pids-limit: the engine looks every 20 ms and kills what is over"),
+}
+LIMITS = (
+    ("memory", "memory", "--memory, --memory-swap, --memory-reservation"),
+    ("CPU time", "cpu", "--cpus, --cpu-shares"),
+    ("number of tasks", "pids", "--pids-limit"),
+    ("choice of CPUs", "cpuset", "--cpuset-cpus, --cpuset-mems"),
+    ("block I/O", "io", "--blkio-weight"),
+)
+_V1_NAMES = {"io": "blkio"}
+
+
+class Row(NamedTuple):
+    """One ability of this host.
+
+    Attributes
+    ----------
+    ability : str
+        What it is.
+    state : str
+        ``yes``, ``weakened`` or ``no``.
+    evidence : str
+        What was tried and what the kernel answered.
+    cost : str
+        What does not work, or works less well, because of that.
+    fix : str
+        What to do about it; empty if there is nothing to be done.
+    documentation : str
+        Manual page or kernel document.
+    """
+
+    ability: str
+    state: str
+    evidence: str
+    cost: str = ""
+    fix: str = ""
+    documentation: str = ""
+
+
+def doctor(facts: HostFacts) -> list[Row]:
+    """Judge a host.
+
+    Parameters
+    ----------
+    facts : HostFacts
+        As the engine's probes found them.
+
+    Returns
+    -------
+    list of Row
+        In the order in which a container needs them.
+
+    Examples
+    --------
+    >>> [row.state for row in doctor(HostFacts(rootless=True, uid=1000)) if row.ability == "privilege"]
+    ['weakened']
+    """
+    return [*_privilege(facts), *_namespaces(facts), *_file_system(facts), *_kernel_views(facts), *_cgroups(facts)]
+
+
+def refused(reason: str) -> list[Row]:
+    """Return the one row for a host on which the engine could not start: no container can be made.
+
+    Parameters
+    ----------
+    reason : str
+        The failed probe, as the engine said it.
+    """
+    fix = (
+        "as root: sysctl -w user.max_user_namespaces=15000; on Debian before 11 also kernel.unprivileged_userns_clone=1, "
+        "on Ubuntu from 23.10 kernel.apparmor_restrict_unprivileged_userns=0; inside Docker: --security-opt "
+        "seccomp=unconfined. Or run the notebook server as root"
+    )
+    cost = "no container can be made; nothing is run unisolated instead"
+    evidence = reason.removesuffix(MORE)
+    return [Row("containers", NO, evidence, cost, fix, "user_namespaces(7)")]
+
+
+def _privilege(facts: HostFacts) -> Iterator[Row]:
+    if not facts.rootless:
+        yield Row("privilege", YES, "CAP_SYS_ADMIN: the notebook's user is root", documentation="capabilities(7)")
+        return
+    yield Row(
+        "privilege",
+        WEAKENED,
+        f"user {facts.uid} is root only in the engine's own user namespace",
+        "no device nodes; files of other users stay closed",
+        "",
+        "user_namespaces(7)",
+    )
+    if facts.id_ranges:
+        yield Row("several user IDs", YES, "newuidmap and newgidmap mapped a range", documentation="newuidmap(1)")
+    else:
+        yield Row(
+            "several user IDs",
+            NO,
+            "one ID is mapped: there is no newuidmap, or no range for this user",
+            "--user and --group-add; package managers inside, which change owners",
+            "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+            "subuid(5)",
+        )
+
+
+def _namespaces(facts: HostFacts) -> Iterator[Row]:
+    for kind in KINDS:
+        reason = facts.namespaces.get(kind.name, "")
+        manual = kind.man
+        if not reason:
+            yield Row(f"{kind.name} namespace", YES, "made in a throw-away child", documentation=manual)
+        elif kind.name in ("time", "cgroup"):
+            cost = "--time-offset" if kind.name == "time" else "/proc/self/cgroup shows the host's paths"
+            yield Row(f"{kind.name} namespace", WEAKENED, reason, cost, "a newer kernel (5.6 has all)", manual)
+        else:
+            fix = f"leave it out, knowingly: --without {kind.name}"
+            yield Row(f"{kind.name} namespace", NO, reason, f"not isolated: {kind.isolates}", fix, manual)
+
+
+def _file_system(facts: HostFacts) -> Iterator[Row]:
+    manual = "filesystems/overlayfs.rst"
+    if facts.overlay_error:
+        fix = "Linux 5.11 or later for ordinary users; modprobe overlay; or knowingly --without mount"
+        yield Row(
+            "copy-on-write root", NO, facts.overlay_error, "no container with a file system of its own", fix, manual
+        )
+    elif facts.root_entries:
+        evidence = "inherited mounts are locked, so the root is overlaid directory by directory"
+        cost = "files made directly in / are not among the changes"
+        yield Row("copy-on-write root", WEAKENED, evidence, cost, "", manual)
+    else:
+        yield Row("copy-on-write root", YES, "an overlay with the host's root below was mounted", documentation=manual)
+    for mount in facts.submounts:
+        if mount.how == "bind" and mount.reason:
+            fix = f"-v {mount.path}:{mount.path} makes it the host's own, writable"
+            yield Row(f"copy-on-write {mount.path}", WEAKENED, mount.reason, "read-only inside", fix, manual)
+
+
+def _kernel_views(facts: HostFacts) -> Iterator[Row]:
+    views = (
+        ("seccomp filter", facts.seccomp_error, NO, "every system call stays open: refused unless asked for",
+         "a kernel with CONFIG_SECCOMP_FILTER; or knowingly --security-opt seccomp=unconfined", "seccomp(2)"),
+        ("own /proc", facts.proc_error, WEAKENED, "/proc shows the host's processes",
+         "in Docker: --security-opt systempaths=unconfined for the outer container", "proc(5)"),
+        ("own /sys", facts.sysfs_error, WEAKENED, "/sys is the host's, read-only", "", "sysfs(5)"),
+        ("device nodes", facts.mknod_error, WEAKENED, "the host's /dev/null and others are bind-mounted; no --device",
+         "", "mknod(2)"),
+        ("recursive read-only", facts.setattr_error, WEAKENED, "mounts below a read-only volume stay writable",
+         "Linux 5.12 or later", "mount_setattr(2)"),
+        ("session keyring", facts.keyring_error, WEAKENED, "the container shares the notebook's session keyring", "",
+         "keyrings(7)"),
+    )  # fmt: skip
+    for ability, error, state, cost, fix, manual in views:
+        if error:
+            yield Row(ability, state, error, cost, fix, manual)
+        else:
+            yield Row(ability, YES, "tried in a throw-away child", documentation=manual)
+
+
+def _cgroups(facts: HostFacts) -> Iterator[Row]:
+    version, kind = facts.cgroup.get("version", 0), facts.cgroup.get("kind", "none")
+    usable = {c for base in facts.cgroup.get("bases", ()) for c in base["controllers"]}
+    unavailable = facts.cgroup.get("unavailable", {})
+    for label, controller, options in LIMITS:
+        name = _V1_NAMES.get(controller, controller) if version == 1 else controller
+        if name in usable:
+            evidence = f"controller {name} of cgroup version {version} ({kind})"
+            yield Row(f"limit: {label}", YES, evidence, documentation="cgroups(7)")
+            continue
+        reason = unavailable.get(name, "no such controller here")
+        lost = f"refused: {options}"
+        state, cost = (NO, lost) if version else WITHOUT_CGROUP.get(controller, (NO, lost))
+        fix = DELEGATE if not version else "the parent cgroup or the kernel has to offer it"
+        yield Row(f"limit: {label}", state, reason, cost, fix, "cgroups(7)")
+    if version == 2 and "memory" in usable and "memory.swap.max" not in facts.cgroup.get("files", ()):
+        evidence = "a new cgroup has no memory.swap.max: no CONFIG_SWAP, or swapaccount=0"
+        cost = "--memory-swap is refused; swap is not limited"
+        yield Row("limit: swap", WEAKENED, evidence, cost, "", "cgroup-v2.rst")
+    for note in facts.cgroup.get("notes", ()):
+        yield Row("cgroup position", WEAKENED, note, "", DELEGATE, "cgroups(7)")
+
+
+def text(rows: Sequence[Row]) -> str:
+    """Lay rows out as plain text: one line each, and below it what it costs and what to do.
+
+    Examples
+    --------
+    >>> print(text([Row("overlay", "no", "EPERM", "no root", "be root", "mount(2)")]))
+    ✗ overlay: EPERM
+        costs: no root
+        fix: be root
+        see: mount(2)
+    0 of 1 abilities are there, 0 weakened
+    """
+    lines = []
+    for row in rows:
+        lines.append(f"{MARKS[row.state]} {row.ability}: {row.evidence}")
+        if row.state != YES:
+            details = (("costs", row.cost), ("fix", row.fix), ("see", row.documentation))
+            lines += [f"    {name}: {value}" for name, value in details if value]
+    return "\n".join([*lines, summary(rows)])
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """Count the rows in one line."""
+    states = [row.state for row in rows]
+    return f"{states.count(YES)} of {len(states)} abilities are there, {states.count(WEAKENED)} weakened"
+
+
+def html(rows: Sequence[Row]) -> str:
+    """Lay rows out as an HTML table, which needs no script and no style sheet."""
+    cell = 'style="text-align:left;vertical-align:top;padding:2px 14px 2px 0"'
+    heads = "".join(f"<th {cell}>{h}</th>" for h in ("", "ability", "evidence", "what it costs", "fix", "see"))
+    body = []
+    for row in rows:
+        mark = f'<b style="color:{_COLOURS[row.state]}" title="{row.state}">{MARKS[row.state]}</b>'
+        values = (row.ability, row.evidence, row.cost, row.fix, row.documentation)
+        cells = "".join(f"<td {cell}>{_html.escape(value)}</td>" for value in values)
+        body.append(f"<tr><td {cell}>{mark}</td>{cells}</tr>")
+    lines = "".join([f"<tr>{heads}</tr>", *body])
+    table = f'<table style="border-collapse:collapse;font-size:14px;margin:0">{lines}</table>'
+    return f"{table}<div>{summary(rows)}</div>"
