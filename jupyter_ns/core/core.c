@@ -299,11 +299,7 @@ __attribute__((noreturn)) static void reap(pid_t child)
     uint64_t all = ~0ULL;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
     for (;;) {
-        /* Blocked, a signal is queued even for PID 1, which has no handlers: signal(7). */
-        int sig = (int)syscall(SYS_rt_sigtimedwait, &all, NULL, NULL, 8);
-        if (sig > 0 && sig != SIGCHLD && child)
-            (void)kill(child, sig);
-        for (;;) {
+        for (;;) { /* first: the child may have ended before its SIGCHLD was blocked, and that is lost */
             int status;
             pid_t pid = (pid_t)syscall(SYS_wait4, -1, &status, WNOHANG, NULL);
             if (pid <= 0)
@@ -311,6 +307,10 @@ __attribute__((noreturn)) static void reap(pid_t child)
             if (child && pid == child)
                 _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
         }
+        /* Blocked, a signal is queued even for PID 1, which has no handlers: signal(7). */
+        int sig = (int)syscall(SYS_rt_sigtimedwait, &all, NULL, NULL, 8);
+        if (sig > 0 && sig != SIGCHLD && child)
+            (void)kill(child, sig);
     }
 }
 

@@ -339,7 +339,7 @@ class Plan:
                     n += letter in "bifp"
             if step.op is Op.WRITE:
                 # s0 is the path; the length of s1 is n0.
-                numbers[0] = len(step.args[1])
+                numbers[0] = len(_raw(step.args[1]))
             _STEP.pack_into(data, 64 * i, step.op, step.tolerate, *numbers, *offsets)
         data.append(0)
         return bytes(data)
@@ -357,7 +357,7 @@ def _put(
     if letter == "s":
         return _string(data, seen, str(arg).encode(errors="surrogateescape"))
     if letter == "b":
-        raw = arg if isinstance(arg, bytes) else str(arg).encode(errors="surrogateescape")
+        raw = _raw(arg)
         numbers[0] = len(raw)
         return _string(data, seen, raw)
     _align(data)
@@ -380,6 +380,10 @@ def _put(
         places = [_string(data, seen, raw) for raw in raws]
         struct.pack_into(f"<{len(raws) + 1}Q", data, offset, len(raws), *places)
     return offset
+
+
+def _raw(arg: Argument) -> bytes:
+    return arg if isinstance(arg, bytes) else str(arg).encode(errors="surrogateescape")
 
 
 def _string(data: bytearray, seen: dict[bytes, int], raw: bytes) -> int:
