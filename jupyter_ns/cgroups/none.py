@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ..container import LimitRecord
 from ..errors import UnsupportedError
 from ..spec import Limits
 from . import v2
 from .base import Cgroup
-from .facts import OPTIONS, CgroupFacts, Place, Setting, is_limit, merge
+from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, is_limit, merge
 from .sampler import Sampler
 
 WATCH_S = 0.02
@@ -92,7 +92,7 @@ def _read(directory_fd: int, path: str) -> str:
 class NoCgroup(Cgroup):
     """One container's processes and limits, without a cgroup."""
 
-    NEEDS = {name: need for name, need in v2.NEEDS.items() if name not in WATCHED}
+    NEEDS: ClassVar[dict[str, Need]] = {name: need for name, need in v2.NEEDS.items() if name not in WATCHED}
     __slots__ = ("_base", "_base_bytes", "_last", "_peak_bytes", "_pid_namespace", "_proc", "_verdict")
 
     def __init__(self, facts: CgroupFacts, name: str) -> None:

@@ -38,8 +38,9 @@ def probe(layout: Layout, adopted: str | None = None, pid: int | None = None) ->
     Notes
     -----
     Version 1: below this process's own cgroups, so that their limits still bind. Version 2: below its
-    own cgroup if the engine is alone there, else at the top of the mount, which for root is exempt from
-    the rule that a cgroup holds processes or controlled children.
+    own cgroup if the engine is alone there, else below one further up that is delegated to this user and
+    holds no processes, else at the top of the mount, which for root is exempt from the rule that a cgroup
+    holds processes or controlled children.
     """
     pid = os.getpid() if pid is None else pid
     if adopted is None:
@@ -141,7 +142,18 @@ def _candidates(layout: Layout, adopted: str | None, pid: int) -> Iterator[tuple
             yield from _owned(os.path.dirname(own.directory), os.path.dirname(own.path), pid)
         else:
             yield from _owned(own.directory, own.path, pid)
+        if not os.access(own.mount_point, os.W_OK):
+            yield from _delegated_above(own, pid)
     yield own.mount_point, root or "/", False, ""
+
+
+def _delegated_above(own: Hierarchy, pid: int) -> Iterator[tuple[str, str, bool, str]]:
+    """Judge the cgroups above the engine's own that were delegated to this user."""
+    directory, path = os.path.dirname(own.directory), os.path.dirname(own.path)
+    while directory != own.mount_point and directory.startswith(own.mount_point):
+        if os.access(f"{directory}/cgroup.procs", os.W_OK):
+            yield from _owned(directory, path, pid)
+        directory, path = os.path.dirname(directory), os.path.dirname(path)
 
 
 def _owned(directory: str, path: str, pid: int) -> Iterator[tuple[str, str, bool, str]]:

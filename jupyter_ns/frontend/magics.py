@@ -9,7 +9,7 @@ from typing import Any
 from IPython.core.error import UsageError as IPythonUsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, output_can_be_silenced
 
-from .. import forked, namespaces, options
+from .. import namespaces, options
 from ..client import get_client
 from ..container import Container
 from ..errors import UsageError
@@ -49,6 +49,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         if request.spec.python:
             payload = python_cell(self.shell, request, cell)
             if request.state == "fork":
+                from .. import forked  # the C core: only once it is needed here
+
                 run.enter = partial(forked.enter, self.shell, payload.body(), get_client().facts)
             run.execute(stdin=b"", cell=payload)
         else:

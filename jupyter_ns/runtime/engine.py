@@ -297,11 +297,8 @@ class Engine:
         except (BrokenPipeError, ConnectionResetError):
             self._running = False
             return
-        self.want_write(self.sock.fileno(), self._on_writable, not empty)
-
-    def _on_writable(self) -> None:
-        self._flush()
-        if self._out.size < HIGH_WATER:
+        self.want_write(self.sock.fileno(), self._flush, not empty)
+        if self._paused and self._out.size < HIGH_WATER:
             paused, self._paused = self._paused, {}
             for fd, handler in paused.items():
                 self.watch(fd, handler)
