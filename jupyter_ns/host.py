@@ -193,7 +193,9 @@ def is_below(path: str, directory: str) -> bool:
 
 
 def visible_mounts(entries: list[MountEntry]) -> list[MountEntry]:
-    """Return the mounts that a path look-up reaches: those that no later mount hides.
+    """Return the mounts that a path look-up reaches, each before those below it.
+
+    Their order in the file does not tell: pivot_root(2) leaves the old root's before the new one's.
 
     Examples
     --------
@@ -201,9 +203,20 @@ def visible_mounts(entries: list[MountEntry]) -> list[MountEntry]:
     >>> [m.path for m in visible_mounts(parse_mountinfo(text))]
     ['/', '/m']
     """
-    visible: list[MountEntry] = []
+    by_id = {e.mount_id: e for e in entries}
+    children: dict[int, list[MountEntry]] = {}
     for entry in entries:
-        # A later mount hides what stood at its path and below, unless that is its own parent.
-        visible = [v for v in visible if not is_below(v.path, entry.path)]
-        visible.append(entry)
-    return visible
+        children.setdefault(entry.parent_id, []).append(entry)
+
+    def reachable(entry: MountEntry) -> bool:
+        parent = by_id.get(entry.parent_id)
+        if parent is None or parent is entry:
+            return True
+        siblings = children[entry.parent_id]
+        covered = any(s is not entry and is_below(entry.path, s.path) for s in siblings)
+        return not covered and reachable(parent)
+
+    def on_top(entry: MountEntry) -> bool:
+        return all(c is entry or c.path != entry.path for c in children.get(entry.mount_id, ()))
+
+    return sorted((e for e in entries if on_top(e) and reachable(e)), key=lambda e: e.path)

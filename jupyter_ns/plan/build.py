@@ -305,8 +305,10 @@ class _Build:
                 own = f"{self.staging}/etc-layer{sub.path}"
                 yield Step(Op.MOUNT, (own, target, None, BIND, None), why="the container's own")
                 continue
-            yield Step(Op.MOUNT, (sub.path, target, None, BIND, None), why="a mount of the host's")
-            yield from self._make_readonly(target, recursive=False)
+            # Rootless, inherited mounts are locked: one can be bound only with those below it.
+            locked = bool(self.facts.root_entries)
+            yield Step(Op.MOUNT, (sub.path, target, None, BIND | REC * locked, None), why="a mount of the host's")
+            yield from self._make_readonly(target, recursive=locked)
             if sub.reason:
                 self.weakened.append(f"{sub.path} is read-only inside: {sub.reason}")
 

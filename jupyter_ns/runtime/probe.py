@@ -155,8 +155,9 @@ def _overlay_probe(base: list[Step], staging: str, rootless: bool) -> Callable[[
 
 
 def _submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> Iterable[Submount]:
-    verdicts: dict[tuple[str, str], str] = {}
-    for m in mounts:
+    verdicts: dict[tuple[str, str, bool], str] = {}
+    entries = list(mounts)
+    for m in entries:
         hidden = any(is_below(m.path, own) for own in OWN_DIRECTORIES)
         if m.path == "/" or hidden or m.fstype in PSEUDO_FILESYSTEMS:
             continue
@@ -169,7 +170,7 @@ def _submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> I
         elif m.readonly:
             yield Submount(m.path, "bind")
         else:
-            key = (m.fstype, m.device)
+            key = (m.fstype, m.device, any(o is not m and is_below(o.path, m.path) for o in entries))
             if key not in verdicts:
                 verdicts[key] = overlay(m.path)
             reason = verdicts[key]

@@ -45,8 +45,10 @@ $b mount -t tmpfs -o mode=755 run run
 $b mount -t cgroup2 cgroup2 sys/fs/cgroup
 for c in $($b cat sys/fs/cgroup/cgroup.controllers); do echo +$c > sys/fs/cgroup/cgroup.subtree_control; done
 $b mkdir sys/fs/cgroup/session
+for c in $($b cat sys/fs/cgroup/cgroup.controllers); do echo +$c > sys/fs/cgroup/session/cgroup.subtree_control; done
+$b mkdir sys/fs/cgroup/session/notebook
 {delegate}
-echo 0 > sys/fs/cgroup/session/cgroup.procs
+echo 0 > sys/fs/cgroup/session/notebook/cgroup.procs
 $b ip link set lo up
 # A chroot would not do: unshare(CLONE_NEWUSER) is refused in one.
 $b pivot_root . mnt
@@ -120,7 +122,8 @@ def _kernel() -> str:
 
 
 def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool) -> None:
-    chown = f"$b chown {uid}:{uid} sys/fs/cgroup/session sys/fs/cgroup/session/cgroup.*"
+    session = "sys/fs/cgroup/session"
+    chown = f"$b chown {uid}:{uid} {session} {session}/cgroup.* {session}/notebook {session}/notebook/cgroup.*"
     init = INIT.format(
         busybox=shutil.which("busybox"),
         modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"),
