@@ -69,7 +69,7 @@ def _draw(axes: Any, panel: Panel, usage: Usage) -> None:
     axes.plot(times, values, color=BLUE, linewidth=1.5, marker="." if len(values) < 5 else "")
     axes.axhline(panel.line, color=GREY, linewidth=1, linestyle="--" if panel.limited else ":")
     axes.annotate(
-        panel.line_label, (0.02, panel.line), (0, 3), xycoords=("axes fraction", "data"),
+        panel.line_label, (0.02, panel.line), (0, 5), xycoords=("axes fraction", "data"),
         textcoords="offset points", color=GREY, fontsize=9,
     )  # fmt: skip
     axes.set_ylim(0, panel.top)
