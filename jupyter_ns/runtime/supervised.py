@@ -20,7 +20,7 @@ from .. import core
 from ..errors import SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
-from ..plan.steps import Plan
+from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec
 from .advice import cause_of
 from .changes import Layer, collect_changes
@@ -147,7 +147,7 @@ class Supervised:
             self._at_wait(str(self.plan.steps[report.step].args[0]))
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
-        elif self.state == "running":
+        elif self.plan.steps[report.step].op is Op.EXEC:
             self.exec_errno = report.errno
         else:
             self.failure = setup_error(self.plan, report.step, report.errno)
