@@ -95,7 +95,8 @@ def refused(reason: str) -> list[Row]:
     """
     fix = (
         "as root: sysctl -w user.max_user_namespaces=15000; on Debian before 11 also "
-        "kernel.unprivileged_userns_clone=1, on Ubuntu from 23.10 kernel.apparmor_restrict_unprivileged_userns=0; inside Docker: --security-opt "
+        "kernel.unprivileged_userns_clone=1, "
+        "on Ubuntu from 23.10 kernel.apparmor_restrict_unprivileged_userns=0; inside Docker: --security-opt "
         "seccomp=unconfined. Or run the notebook server as root"
     )
     cost = "no container can be made; nothing is run unisolated instead"

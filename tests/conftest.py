@@ -132,12 +132,15 @@ def cgroup_directories(key: str) -> set[str]:
 
 
 def children(pid: int) -> set[str]:
-    """Return the child processes of every thread of a process, zombies too, with their names."""
+    """Return the child processes of a process, zombies too, with their names."""
     found = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            name = Path(f"/proc/{child}/comm")
-            found.add(f"{child} {name.read_text().strip() if name.exists() else ''}")
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, fields = stat.read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        if int(fields.split()[1]) == pid:
+            found.add(name.replace("(", ""))
     return found
 
 
