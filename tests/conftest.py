@@ -98,7 +98,7 @@ def engine(private_tmp: Path) -> Iterator[Callable[[], EngineClient]]:
     close_client()
     assert not client.alive
     assert start_time(client.pid) is None
-    assert cgroup_directories(key) == set()
+    assert cgroup_directories(client, key) == set()
 
 
 @pytest.fixture(scope="session")
@@ -125,10 +125,21 @@ def engine_key(pid: int) -> str:
 # ---- leaks ----
 
 
-def cgroup_directories(key: str) -> set[str]:
-    """Return an engine's directories in every hierarchy, wherever these are mounted."""
-    tops = {str(p) for p in Path("/sys/fs/cgroup").rglob(f"jupyter_ns/{key}")}
-    return {directory for top in tops for directory, _, _ in os.walk(top)}
+def engine_cgroups(client: EngineClient, key: str) -> list[Path]:
+    """Return the directories that engines whose key matches a pattern have in each hierarchy."""
+    bases = CgroupFacts.from_dict(client.facts.cgroup).bases
+    return [path for base in bases for path in Path(base.directory, "jupyter_ns").glob(key)]
+
+
+def cgroup_directories(client: EngineClient, key: str) -> set[str]:
+    """Return an engine's directories and those of its containers."""
+    return {directory for top in engine_cgroups(client, key) for directory, _, _ in os.walk(top)}
+
+
+@pytest.fixture
+def cgroups_of(engine: Callable[[], EngineClient]) -> Callable[[str], list[Path]]:
+    """Return what finds the cgroup directories of engines, by their key's pattern."""
+    return lambda key: engine_cgroups(engine(), key)
 
 
 def children(pid: int) -> set[str]:
@@ -158,7 +169,7 @@ def descriptors(pid: int) -> set[str]:
 def state(client: EngineClient, private_tmp: Path) -> dict[str, set[str]]:
     """Return everything that a test could leave behind."""
     return {
-        "cgroups": cgroup_directories(engine_key(client.pid)),
+        "cgroups": cgroup_directories(client, engine_key(client.pid)),
         "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
         "interfaces": set(os.listdir("/sys/class/net")),
         "our children": children(os.getpid()),

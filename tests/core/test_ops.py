@@ -183,7 +183,9 @@ def test_write(tmp_path: Path) -> None:
 
 
 def inside(pid: int, flag: str, *command: str) -> str:
-    return subprocess.run(["nsenter", "-t", str(pid), flag, *command], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["nsenter", "-t", str(pid), flag, *command], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def test_hostname_domainname() -> None:
@@ -300,7 +302,11 @@ def test_signals() -> None:
     with parked([]) as pid:
         assert int(field(pid, "SigIgn"), 16)  # Python ignores SIGPIPE, and its children inherit that
     with parked([Step(Op.SIGNALS)]) as pid:
-        assert (int(field(pid, "SigIgn"), 16), int(field(pid, "SigCgt"), 16), int(field(pid, "SigBlk"), 16)) == (0, 0, 0)
+        assert (int(field(pid, "SigIgn"), 16), int(field(pid, "SigCgt"), 16), int(field(pid, "SigBlk"), 16)) == (
+            0,
+            0,
+            0,
+        )
     assert failure([refusing("rt_sigaction"), Step(Op.SIGNALS)]) == (1, errno.EPERM)
 
 

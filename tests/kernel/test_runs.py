@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from jupyter_ns import Container, run
-from jupyter_ns.client import EngineClient
+from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.container import Change
 from jupyter_ns.errors import (
     ContainerExitError,
@@ -49,7 +51,7 @@ def test_memory_limit_is_what_the_kernel_says_inside() -> None:
 
 
 @pytest.mark.needs("controller:memory")
-def test_out_of_memory_ends_the_container_only(engine) -> None:
+def test_out_of_memory_ends_the_container_only(engine: Callable[[], EngineClient]) -> None:
     pid = engine().pid
     container = run(*PYTHON, "x = bytearray(256 << 20)\nx[::4096] = b'x' * len(x[::4096])", memory="32m")
     assert (container.reason, container.exit_code, container.oom_killed) == ("oom", 137, True)
@@ -126,8 +128,6 @@ def test_kill_of_pid_1_from_outside() -> None:
     class Killer(Sink):
         def on_started(self, container: Container) -> None:
             os.kill(container.pid, signal.SIGKILL)
-
-    from jupyter_ns.client import get_client
 
     spec = ContainerSpec(argv=("sleep", "30"), workdir="/")
     container = Run(get_client(), spec, Killer()).execute()
@@ -226,7 +226,9 @@ def test_read_only_root() -> None:
 
 
 def test_tmpfs_with_a_size() -> None:
-    container = run("sh", "-c", "head -c 2000000 /dev/zero > /scratch/x; stat -f -c %T /scratch", tmpfs="/scratch:size=1m")
+    container = run(
+        "sh", "-c", "head -c 2000000 /dev/zero > /scratch/x; stat -f -c %T /scratch", tmpfs="/scratch:size=1m"
+    )
     assert container.stdout.strip() == "tmpfs"
     assert "No space left" in container.stderr
     assert not Path("/scratch").exists()
@@ -238,7 +240,9 @@ def test_shm_size() -> None:
 
 def test_changes_added_changed_deleted_and_nothing_outside() -> None:
     passwd = Path("/etc/passwd").read_bytes()
-    container = sh("echo x >> /etc/passwd; rm /etc/hostname /etc/group; mkdir /usr/new; touch /usr/new/a; chmod 700 /srv")
+    container = sh(
+        "echo x >> /etc/passwd; rm /etc/hostname /etc/group; mkdir /usr/new; touch /usr/new/a; chmod 700 /srv"
+    )
     changes = set(container.changes)
     assert {
         Change("C", "/etc"),
@@ -313,22 +317,16 @@ except Exception as e:
 class Client:
     """A client process with a container that runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, cgroups_of: Callable[[str], list[Path]]) -> None:
+        self.directories = lambda: cgroups_of(f"{self.engine_pid}-*")
         self.process = subprocess.Popen([sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         self.engine_pid, self.container_pid = json.loads(self.process.stdout.readline())
         self.pidfds = [os.pidfd_open(pid) for pid in (self.engine_pid, self.container_pid)]
-        self.cgroups = self.directories()
-        assert self.cgroups
-
-    def directories(self) -> list[Path]:
-        """Return the engine's cgroup directories; there is no process ID in them but its own."""
-        return list(Path("/sys/fs/cgroup").rglob(f"jupyter_ns/{self.engine_pid}-*"))
+        assert self.directories()
 
     def gone(self) -> bool:
         """Wait until engine and container have ended; return whether they have."""
-        import select
-
         poll = select.poll()
         for fd in self.pidfds:
             poll.register(fd, select.POLLIN)
@@ -345,8 +343,8 @@ class Client:
 
 
 @pytest.fixture
-def client():
-    made = Client()
+def client(cgroups_of: Callable[[str], list[Path]]) -> Iterator[Client]:
+    made = Client(cgroups_of)
     yield made
     made.close()
 
@@ -372,7 +370,7 @@ def test_termination_of_the_engine_leaves_nothing(client: Client) -> None:
     assert client.directories() == []
 
 
-def test_engine_is_not_in_the_clients_process_group(engine) -> None:
+def test_engine_is_not_in_the_clients_process_group(engine: Callable[[], EngineClient]) -> None:
     session: EngineClient = engine()
     assert os.getpgid(session.pid) != os.getpgid(0)
     assert os.getsid(session.pid) == session.pid

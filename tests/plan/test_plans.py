@@ -1,0 +1,236 @@
+"""Plans as text: golden files, the image's shape, the table shared with C, and who imports whom."""
+
+from __future__ import annotations
+
+import ast
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyter_ns import core
+from jupyter_ns.errors import UnsupportedError
+from jupyter_ns.host import HostFacts, Submount
+from jupyter_ns.namespaces import KINDS
+from jupyter_ns.plan import Plan, PlanInputs, build_plan
+from jupyter_ns.plan.steps import OPS, Op, Step
+from jupyter_ns.spec import ContainerSpec, Mount
+
+GOLDEN = Path(__file__).parent / "golden"
+REWRITE = "JUPYTER_NS_REWRITE_GOLDEN"
+"""Set to anything, the golden files are written instead of compared."""
+
+FACTS = HostFacts(
+    kernel="6.1.0",
+    arch="x86_64",
+    namespaces={k.name: "" for k in KINDS},
+    submounts=(Submount("/home", "overlay"), Submount("/data", "bind", "the file system cannot be a layer")),
+    masked=(("/proc/keys", False), ("/sys/firmware", True)),
+    readonly_paths=(("/proc/sys", True),),
+    staging=("/mnt", "/media"),
+    cgroup_mounts=(("", "cgroup2", ""),),
+)
+ROOTLESS = HostFacts(
+    kernel="6.1.0",
+    arch="x86_64",
+    rootless=True,
+    uid=1000,
+    gid=1000,
+    id_ranges=False,
+    namespaces={k.name: "" for k in KINDS} | {"time": "clone3: EINVAL (Invalid argument)"},
+    mknod_error="mknod: EPERM (Operation not permitted)",
+    setattr_error="mount_setattr: ENOSYS (Function not implemented)",
+    masked=(("/proc/keys", False),),
+    staging=("/mnt",),
+)
+INPUTS = PlanInputs(
+    container_id="0123456789ab" + "0" * 52,
+    environment=("PATH=/usr/bin:/bin", "HOME=/root"),
+    seccomp=bytes(16),
+    capabilities=0xA80425FB,
+)
+VOLUME = Mount(type="bind", source="/srv/in", destination="/in", readonly=True, option="-v /srv/in:/in:ro")
+SCRATCH = Mount(type="tmpfs", destination="/scratch", options="size=1m", flags=("nosuid",), option="--tmpfs /scratch")
+SHELL = ContainerSpec(argv=("sh",), workdir="/root")
+CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
+    "shell": (SHELL, FACTS, INPUTS),
+    "mounts": (
+        ContainerSpec(argv=("sh",), workdir="/root", readonly=True, mounts=(VOLUME, SCRATCH)),
+        FACTS,
+        PlanInputs(container_id=INPUTS.container_id, source_is_dir={"/srv/in": True}),
+    ),
+    "python": (
+        ContainerSpec(python=True, workdir="/tmp/nb"),
+        FACTS,
+        PlanInputs(container_id="c" * 64, exposed=("/tmp/nb",)),
+    ),
+    "rootless": (SHELL, ROOTLESS, INPUTS),
+    "host": (
+        ContainerSpec(argv=("sh",), workdir="/", without=tuple(k.name for k in KINDS)),
+        FACTS,
+        INPUTS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str) -> None:
+    plan = build_plan(*CASES[name])
+    text = plan.describe() + "\n" + "".join(f"weakened: {w}\n" for w in plan.weakened)
+    path = GOLDEN / f"{name}.txt"
+    if REWRITE in os.environ:
+        path.write_text(text)
+    assert text == path.read_text(), f"set {REWRITE}=1 to write it anew, and read the difference"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plan_is_a_pure_function(name: str) -> None:
+    assert build_plan(*CASES[name]) == build_plan(*CASES[name])
+
+
+def test_a_namespace_that_the_host_refuses_is_an_error_unless_left_out() -> None:
+    facts = HostFacts(namespaces={"network": "clone3: EPERM (Operation not permitted)"})
+    with pytest.raises(UnsupportedError, match=r"network.*EPERM.*--without network"):
+        build_plan(SHELL, facts, INPUTS)
+    build_plan(ContainerSpec(argv=("sh",), without=("network",)), facts, INPUTS)
+
+
+def test_time_offset_without_time_namespaces_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="--time-offset"):
+        build_plan(ContainerSpec(argv=("sh",), time_offset_seconds=1.0), ROOTLESS, INPUTS)
+
+
+def test_staging_is_never_above_what_is_needed() -> None:
+    plan = build_plan(ContainerSpec(argv=("sh",), workdir="/mnt/work"), FACTS, INPUTS)
+    text = plan.describe()
+    assert '"/media/root"' in text and '"/mnt/root"' not in text
+    with pytest.raises(UnsupportedError, match="stage"):
+        build_plan(ContainerSpec(argv=("sh",), workdir="/mnt/work"), ROOTLESS, INPUTS)
+
+
+# ---- the image ----
+
+
+def test_the_table_is_the_same_in_c() -> None:
+    for op in Op:
+        assert getattr(core.lib, f"JNS_{op.name}") == op
+    assert set(OPS) == set(Op)
+    in_c = {name for name in dir(core.lib) if name.startswith("JNS_")}
+    phases = {"JNS_FAILED", "JNS_WAITING", "JNS_RUNNING", "JNS_MAX_STEPS"}
+    assert in_c - phases == {f"JNS_{op.name}" for op in Op}
+
+
+def test_step_layout_is_that_of_c() -> None:
+    assert core.ffi.sizeof("jns_step") == 64
+    assert core.ffi.sizeof("jns_report") == core.REPORT.size == 16
+    assert core.ffi.offsetof("jns_step", "n") == 8
+    assert core.ffi.offsetof("jns_step", "s") == 48
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40)
+
+
+def string_at(image: bytes, offset: int) -> str:
+    return image[offset : image.index(b"\0", offset)].decode()
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
+def test_strings_come_back_from_the_image(pairs: list[tuple[str, str]]) -> None:
+    image = Plan(0, tuple(Step(Op.WRITE, pair) for pair in pairs)).image({})
+    assert image[-1] == 0
+    for i, (path, data) in enumerate(pairs):
+        op, tolerate, length, *_, s0, s1, _, _ = struct.unpack_from("<ii5q4I", image, 64 * i)
+        assert (op, tolerate) == (Op.WRITE, 0)
+        assert (string_at(image, s0), string_at(image, s1)) == (path, data)
+        assert length == len(data.encode())
+
+
+@given(st.lists(TEXT, max_size=6), st.lists(TEXT, max_size=6))
+def test_string_lists_come_back_from_the_image(argv: list[str], environment: list[str]) -> None:
+    step = Step(Op.EXEC, (("/bin/x",), tuple(argv), tuple(environment)))
+    image = Plan(0, (step,)).image({})
+    *_, s0, s1, s2, _ = struct.unpack_from("<ii5q4I", image, 0)
+    for offset, expected in ((s0, ["/bin/x"]), (s1, argv), (s2, environment)):
+        assert offset % 8 == 0
+        (count,) = struct.unpack_from("<Q", image, offset)
+        places = struct.unpack_from(f"<{count}Q", image, offset + 8)
+        assert [string_at(image, place) for place in places] == expected
+
+
+def test_surrogates_of_undecodable_names_survive() -> None:
+    name = b"/tmp/\xff\xfe".decode(errors="surrogateescape")
+    assert b"/tmp/\xff\xfe\0" in Plan(0, (Step(Op.CHDIR, (name,)),)).image({})
+
+
+def test_an_unknown_descriptor_name_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        Plan(0, (Step(Op.FDS, ((("absent", 0),),)),)).image({})
+
+
+# ---- layers ----
+
+PACKAGE = Path(core.__file__).parent.parent
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset(["spec", "units", "namespaces", "errors", "wording", "usage"]),
+    frozenset(["host"]),
+    frozenset(["plan", "security", "cgroups", "container"]),
+    frozenset(["core"]),
+    frozenset(["transfer", "unpicklable", "values", "doctor"]),
+    frozenset(["runtime"]),
+    frozenset(["client"]),
+    frozenset(["runner", "forked"]),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+COMPILED_ONLY_IN = {"core/__init__.py", "core/build.py"}
+# Inside the container there is an IPython of its own; fork and transfer look at the notebook's namespace.
+IPYTHON_ALSO_IN = {"runtime/shell.py", "transfer.py", "forked.py"}
+
+
+def imports(path: Path) -> list[str]:
+    """Return the absolute names that a module imports, but for type checking."""
+    module = ("jupyter_ns", *path.relative_to(PACKAGE).with_suffix("").parts)
+    base = module[:-1]
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(base[: len(base) - node.level + 1]) if node.level else ""
+            stem = ".".join(part for part in (above, node.module) if part)
+            names += [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def modules() -> list[str]:
+    return sorted(str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.split("/")[0].removesuffix(".py") in RANK])
+def test_no_import_goes_upwards(module: str) -> None:
+    own = RANK[module.split("/")[0].removesuffix(".py")]
+    ours = {name.split(".")[1] for name in imports(PACKAGE / module) if name.startswith("jupyter_ns.")}
+    upward = {name for name in ours if RANK.get(name, -1) > own or name in ("frontend", "api", "cli")}
+    assert upward == set()
+
+
+def test_only_the_core_imports_the_compiled_module() -> None:
+    users = {m for m in modules() if any(n.endswith("core._core") for n in imports(PACKAGE / m))}
+    assert users <= COMPILED_ONLY_IN
+
+
+def test_only_the_frontend_imports_ipython() -> None:
+    users = {m for m in modules() if any(n.split(".")[0] in ("IPython", "ipywidgets") for n in imports(PACKAGE / m))}
+    assert {m for m in users if not m.startswith("frontend/")} <= IPYTHON_ALSO_IN
+
+
+def test_a_layer_below_does_not_need_ipython() -> None:
+    """The engine starts without it."""
+    users = {m for m in modules() if m.startswith(("plan/", "cgroups/", "security/", "core/"))}
+    assert all(n.split(".")[0] != "IPython" for m in users for n in imports(PACKAGE / m))
