@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .namespaces import NamespaceID
 from .plan import Plan
-from .spec import ContainerSpec
+from .spec import ContainerSpec, LimitRecord
 from .usage import Usage
 
 
@@ -17,27 +17,6 @@ class Change(NamedTuple):
 
     kind: str
     path: str
-
-
-class LimitRecord(NamedTuple):
-    """Where one limit went.
-
-    Attributes
-    ----------
-    name : str
-        The field of `jupyter_ns.spec.Limits`.
-    requested : int or str
-        As the spec had it.
-    effective : str
-        What the kernel read back.
-    file : str
-        The kernel file it was written to; ``"rlimit"`` for a substitute.
-    """
-
-    name: str
-    requested: Any
-    effective: str
-    file: str
 
 
 @dataclass(slots=True, repr=False)

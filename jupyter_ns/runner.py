@@ -21,13 +21,13 @@ from typing import Any
 
 from . import namespaces
 from .client import EngineClient
-from .container import Change, Container, LimitRecord
+from .container import Change, Container
 from .errors import EngineError, TransferError, from_dict
 from .namespaces import NamespaceID
 from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
-from .spec import ContainerSpec
+from .spec import ContainerSpec, LimitRecord
 from .usage import without_amounts
 
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024

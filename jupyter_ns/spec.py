@@ -7,7 +7,7 @@ stream as a map (`to_dict`, `from_dict`), and is compiled to a plan (`jupyter_ns
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,27 @@ class Limits:
         if self.cpu_quota_us is not None and self.cpu_quota_us > 0:
             return self.cpu_quota_us, self.cpu_period_us or 100_000
         return None
+
+
+class LimitRecord(NamedTuple):
+    """Where one limit went.
+
+    Attributes
+    ----------
+    name : str
+        The field of `Limits`.
+    requested : int or str
+        As the spec had it.
+    effective : str
+        What the kernel read back.
+    file : str
+        The kernel file it was written to; ``"rlimit"`` for a substitute.
+    """
+
+    name: str
+    requested: Any
+    effective: str
+    file: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
-from ..container import LimitRecord
 from ..errors import UnsupportedError, UsageError
-from ..spec import Limits
+from ..spec import LimitRecord, Limits
 from . import files
 from .facts import (
     ACCEPTED,

@@ -14,9 +14,8 @@ import os
 import time
 from typing import ClassVar, NamedTuple
 
-from ..container import LimitRecord
 from ..errors import UnsupportedError
-from ..spec import Limits
+from ..spec import LimitRecord, Limits
 from . import v2
 from .base import Cgroup
 from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, is_limit, merge

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..container import Container, LimitRecord
+from ..container import Container
 from ..namespaces import KINDS
 from ..runner import MAX_OUTPUT_CHARS
+from ..spec import LimitRecord
 from ..units import format_bytes, format_duration
 from .figure import final_png
 from .svg import sparklines

@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from jupyter_ns.container import Change, Container, LimitRecord
+from jupyter_ns.container import Change, Container
 from jupyter_ns.frontend import card, words
 from jupyter_ns.frontend.svg import sparklines
 from jupyter_ns.frontend.tables import change_list, namespace_table
 from jupyter_ns.namespaces import KINDS, NamespaceID
 from jupyter_ns.runner import MAX_OUTPUT_CHARS
-from jupyter_ns.spec import ContainerSpec, Limits
+from jupyter_ns.spec import ContainerSpec, LimitRecord, Limits
 from jupyter_ns.usage import Usage
 
 MIB = 2**20
