@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import threading
@@ -90,6 +91,8 @@ class Host:
         self._thread.join(20)
         assert not self._thread.is_alive()
         self._engine.sock.close()
+        del self._engine, self._thread
+        gc.collect()  # an engine is a process: what it holds goes with that, else here
 
 
 def injected(spec: ContainerSpec, *others: Any) -> Plan:

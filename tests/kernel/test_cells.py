@@ -1,0 +1,187 @@
+"""Notebook cells in containers, without a notebook: the zygote, the channel, what comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyter_ns import Container, namespaces
+from jupyter_ns.client import EngineClient, get_client
+from jupyter_ns.container import Change
+from jupyter_ns.errors import SetupError
+from jupyter_ns.namespaces import KINDS
+from jupyter_ns.runner import Cell, Run, Sink
+from jupyter_ns.spec import ContainerSpec, Limits
+
+pytestmark = [pytest.mark.usefixtures("zygote"), pytest.mark.needs("overlay")]
+
+
+class Messages(Sink):
+    """Keeps what the cell displays, and answers its questions."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, Any]] = []
+        self.prompts: list[str] = []
+        self.when_started: Callable[[Container], None] = lambda _: None
+
+    def on_started(self, container: Container) -> None:
+        self.when_started(container)
+
+    def on_message(self, kind: str, body: Any) -> None:
+        self.messages.append((kind, body))
+
+    def on_input(self, prompt: str, password: bool) -> str:
+        self.prompts.append(prompt)
+        return "an answer"
+
+
+def cell(
+    source: str, sink: Sink | None = None, cell: dict[str, Any] | None = None, **spec: Any
+) -> tuple[Container, Run]:
+    """Run a cell to its end."""
+    spec = {"workdir": "/", "timeout_seconds": 30.0, **spec}
+    run = Run(get_client(), ContainerSpec(python=True, **spec), sink or Sink())
+    return run.execute(cell=Cell(source=source, **cell or {})), run
+
+
+def test_value_and_output() -> None:
+    container, _ = cell("print('out')\nimport sys; print('err', file=sys.stderr)\n{'a': [1, 2.5, None]}")
+    assert (container.stdout, container.stderr, container.exit_code) == ("out\n", "err\n", 0)
+    assert container.value == {"a": [1, 2.5, None]}
+
+
+def test_its_namespaces() -> None:
+    source = (
+        "import os\n{n: os.stat(f'/proc/self/ns/{n}').st_ino for n in os.listdir('/proc/self/ns')}, os.getpid(), "
+        "os.uname().nodename"
+    )
+    container, _ = cell(source)
+    inodes, pid, hostname = container.value
+    ours = namespaces.read()
+    assert {k.name for k in KINDS if k.proc in inodes and inodes[k.proc] != ours[k.name]} == set(ours) - {"user"}
+    assert {k: n.container for k, n in container.namespaces.items()} == {
+        k.name: inodes[k.proc] for k in KINDS if k.proc in inodes
+    }
+    assert pid == 1
+    assert hostname == container.id[:12]
+
+
+def test_each_cell_is_a_fresh_interpreter() -> None:
+    assert cell("x = 1\nimport random; random.random()")[0].exit_code == 0
+    container, _ = cell("'x' in globals()")
+    assert container.value is False
+    first, second = (cell("import random; random.random()")[0].value for _ in range(2))
+    assert first != second
+
+
+def test_variables_in_and_out() -> None:
+    variables = {"given": [1, 2], "text": "ü" * 100_000}
+    container, run = cell("result = [*given, len(text)]", cell={"variables": variables, "out": ("result",)})
+    assert container.exit_code == 0
+    assert run.outputs == {"result": [1, 2, 100_000]}
+
+
+def test_a_name_that_the_cell_did_not_make() -> None:
+    _, run = cell("pass", cell={"out": ("result",)})
+    assert "result" in str(run.transfer_error)
+
+
+def test_exception_and_exit() -> None:
+    sink = Messages()
+    container, _ = cell("1 / 0", sink)
+    assert container.exit_code == 1
+    kind, body = sink.messages[-1]
+    assert (kind, body["ename"]) == ("error", "ZeroDivisionError")
+    assert cell("import sys; sys.exit(4)")[0].exit_code == 4
+    assert cell("import os; os._exit(5)")[0].exit_code == 5
+
+
+def test_input() -> None:
+    sink = Messages()
+    container, _ = cell("input('question? ')", sink)
+    assert container.value == "an answer"
+    assert sink.prompts == ["question? "]
+
+
+@pytest.mark.needs("controller:memory")
+def test_out_of_memory_leaves_zygote_and_engine(engine: Callable[[], EngineClient]) -> None:
+    pid = engine().pid
+    limits = Limits(memory_bytes=128 << 20)
+    container, _ = cell("x = []\nwhile True: x.append(bytearray(1 << 20))", limits=limits)
+    assert (container.reason, container.exit_code) == ("oom", 137)
+    assert cell("1 + 1", limits=limits)[0].value == 2
+    assert engine().pid == pid
+
+
+def test_timeout() -> None:
+    container, _ = cell("while True: pass", timeout_seconds=0.3)
+    assert (container.reason, container.exit_code) == ("timeout", 137)
+
+
+def test_interrupt_is_a_keyboard_interrupt_in_the_cell() -> None:
+    sink = Messages()
+    sink.when_started = lambda _: threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    source = "import time\ntry:\n    time.sleep(20)\nexcept KeyboardInterrupt:\n    print('caught')"
+    started = time.monotonic()
+    container, run = cell(source, sink)
+    assert container.stdout == "caught\n"
+    assert run.interrupted and container.exit_code == 0
+    assert time.monotonic() - started < 10
+
+
+def test_files_are_copy_on_write(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    container, _ = cell(
+        "open('new', 'w').write(open('old').read())\nimport os; os.unlink('old')", workdir=str(tmp_path)
+    )
+    assert container.exit_code == 0
+    assert os.listdir(tmp_path) == ["old"]
+    assert {Change("A", f"{tmp_path}/new"), Change("D", f"{tmp_path}/old")} <= set(container.changes)
+
+
+def test_threads_and_processes_of_the_cell_end_with_it() -> None:
+    source = (
+        "import subprocess, threading, time\n"
+        "subprocess.Popen(['sleep', '1000'], stdout=-3, stderr=-3, start_new_session=True)\n"
+        "threading.Thread(target=time.sleep, args=(1000,)).start()\n7"
+    )
+    container, _ = cell(source)
+    assert (container.value, container.exit_code) == (7, 0)
+
+
+def test_garbage_on_the_channel_kills_the_container_only() -> None:
+    for garbage in (r"b'\xff' * 100", r"b'\0\0\0\1\xc1'", r"b'\0\0\0\5\x93\xa1x\xc0\x91\x01'"):
+        source = (
+            f"import os, time\nfor fd in range(3, 6):\n    try: os.write(fd, {garbage})\n    except OSError: pass\n"
+        )
+        try:
+            cell(source + "time.sleep(1)")
+        except Exception as e:
+            assert type(e).__name__ == "EngineError"
+    assert cell("1 + 1")[0].value == 2
+
+
+def test_a_cell_reads_no_descriptor_of_the_engines() -> None:
+    links = cell("import os\n[os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if int(n) < 4]")[
+        0
+    ].value
+    assert [link.split(":")[0] for link in links] == ["pipe", "pipe", "pipe", "socket"]
+    others = cell("import os\n[n for n in os.listdir('/proc/self/fd') if int(n) >= 4]")[0].value
+    assert len(others) <= 1, others  # the listing's own
+
+
+def test_workdir_that_is_a_file() -> None:
+    with pytest.raises(SetupError, match="chdir"):
+        cell("1", workdir="/etc/passwd")
+
+
+def test_python_is_the_notebooks() -> None:
+    assert cell("import sys; sys.executable, sys.prefix")[0].value == (sys.executable, sys.prefix)
