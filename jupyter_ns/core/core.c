@@ -499,6 +499,7 @@ int64_t jns_execute(const void *image, uint64_t size, uint32_t count, int report
     if (done == count) {
         send_running(count);
         (void)close(the_run.report_fd);
+        (void)close(the_run.go_fd);
     }
     free(the_run.image);
     return done == count ? 0 : -(int64_t)done - 1;

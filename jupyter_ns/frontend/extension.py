@@ -8,6 +8,7 @@ from typing import Any
 
 from ..client import close_client, get_client
 from ..runtime.protocol import Kind
+from . import completion
 from .magics import ContainerMagics
 
 _preloaded: set[str] = set()
@@ -17,7 +18,7 @@ def load(shell: Any) -> None:
     """Register the magics, start the engine, and tell its zygote of every import from now on."""
     shell.register_magics(ContainerMagics)
     shell.events.register("post_run_cell", _after_cell)
-    shell.jupyter_ns_shell = shell
+    completion.install(shell)
     get_client()
 
 
@@ -27,6 +28,7 @@ def unload(shell: Any) -> None:
     for kind in ("cell", "line"):
         for name in ("container", "namespaces"):
             shell.magics_manager.magics[kind].pop(name, None)
+    completion.remove(shell)
     _preloaded.clear()
     close_client()
 

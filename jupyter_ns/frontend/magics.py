@@ -9,7 +9,7 @@ from typing import Any
 from IPython.core.error import UsageError as IPythonUsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, output_can_be_silenced
 
-from .. import namespaces, options
+from .. import options
 from ..client import get_client
 from ..container import Container
 from ..errors import UsageError
@@ -123,4 +123,5 @@ def variables_for(shell: Any, request: RunRequest, source: str) -> dict[str, Any
     return {n: shell.user_ns[n] for n in names}
 
 
-__all__ = ["ContainerMagics", "namespaces"]
+# What ``%container?`` shows: the option table's own text.
+ContainerMagics.container.__doc__ = f"{ContainerMagics.container.__doc__}\n\n{options.help_text()}"

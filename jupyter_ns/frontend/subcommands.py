@@ -89,6 +89,11 @@ _TABLE: dict[str, tuple[Callable[[Any, list[str]], None], str]] = {
 }
 
 
+def names() -> list[str]:
+    """List the subcommands."""
+    return list(_TABLE)
+
+
 def show_namespaces(shell: Any, words: list[str]) -> None:
     """Show namespace IDs: of the kernel, and of each name, PID or the last container."""
     rows = [NamespaceRow("kernel", namespaces.read())]

@@ -1,0 +1,50 @@
+"""Tab completion in a real IPython shell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_ns.frontend import completion
+from jupyter_ns.frontend.magics import ContainerMagics
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    shell = InteractiveShell()
+    completion.install(shell)
+    yield shell
+    completion.remove(shell)
+    assert completion.container_matcher not in shell.Completer.custom_matchers
+
+
+def completed(shell: InteractiveShell, text: str) -> list[str]:
+    with provisionalcompleter():
+        return [found.text for found in shell.Completer.completions(text, len(text))]
+
+
+def test_flags(shell: InteractiveShell) -> None:
+    found = completed(shell, "%%container --mem")
+    assert "--memory" in found
+    assert "--memory-swap" in found
+    assert all(f.startswith("--mem") for f in found)
+
+
+def test_values_of_a_choice(shell: InteractiveShell) -> None:
+    assert sorted(completed(shell, "%%container --state ")) == ["copy", "fork", "none"]
+
+
+def test_subcommands_on_a_line_magic_only(shell: InteractiveShell) -> None:
+    assert "plan" in completed(shell, "%container pl")
+    assert "plan" not in completed(shell, "%%container pl")
+
+
+def test_nothing_elsewhere(shell: InteractiveShell) -> None:
+    assert "--memory" not in completed(shell, "x = 1 --mem")
+
+
+def test_help_of_the_magic_lists_the_options() -> None:
+    assert "--memory" in (ContainerMagics.container.__doc__ or "")
