@@ -41,11 +41,11 @@ def chromium() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-def wait_for(question: Callable[[], T], what: str, seconds: float = CELL_SECONDS) -> T:
-    """Ask until the answer is true, and return it; fail after `seconds`."""
+def wait_for(question: Callable[[], T], what: str, seconds: float = CELL_SECONDS, seen: Callable[[], str] = str) -> T:
+    """Ask until the answer is true, and return it; fail after `seconds`, with what is `seen`."""
     end = time.monotonic() + seconds
     while not (answer := question()):
-        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}; seen: {seen()!r}"
         time.sleep(0.1)
     return answer
 
@@ -121,9 +121,13 @@ class Notebook:
         self.wait_for_end()
         return self.text()
 
+    def wait_for(self, question: Callable[[], T], what: str) -> T:
+        """Ask until the answer is true, and return it."""
+        return wait_for(question, what, seen=lambda: f"{self.prompt()} {self.text()}")
+
     def wait_for_end(self) -> None:
         """Wait until the prompt has its number: the kernel's status reads idle in mid-run."""
-        wait_for(lambda: self.prompt()[1:2].isdigit(), "the cell to end")
+        self.wait_for(lambda: self.prompt()[1:2].isdigit(), "the cell to end")
 
     def prompt(self) -> str:
         """Return the active cell's prompt, such as ``[*]:``."""

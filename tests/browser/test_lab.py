@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Notebook, chromium, open_notebook, wait_for
+from lab import Notebook, chromium, open_notebook
 
 pytestmark = pytest.mark.browser
 BUTTONS_ANSWER = int(version("ipykernel").split(".")[0]) >= 7
@@ -53,14 +53,14 @@ def test_card_lives_then_stays(notebook: Notebook) -> None:
         "%%container --mem 128m --cpus 0.5 --name spinner sh\n"
         "end=$(( $(date +%s) + 4 )); while [ $(date +%s) -lt $end ]; do :; done; echo counted"
     )
-    first = wait_for(notebook.label, "the live plot")
+    first = notebook.wait_for(notebook.label, "the live plot")
     assert notebook.prompt() == "[*]:"
-    second = wait_for(lambda: notebook.label() not in ("", first) and notebook.label(), "the plot to change")
+    second = notebook.wait_for(lambda: notebook.label() not in ("", first) and notebook.label(), "the plot to change")
     assert notebook.prompt() == "[*]:"
     assert "of 50 %" in second and "of 128MiB" in second
     assert notebook.count("button.jupyter-button") == int(BUTTONS_ANSWER)
     notebook.wait_for_end()
-    wait_for(lambda: notebook.count(PLOT), "the frozen plot")
+    notebook.wait_for(lambda: notebook.count(PLOT), "the frozen plot")
     assert notebook.count("svg[aria-label]") == notebook.count("button") == 0
     text = notebook.text()
     assert "exit code 0" in text and "spinner" in text and "counted" in text
@@ -87,7 +87,7 @@ def test_out_of_memory_leaves_the_kernel(notebook: Notebook) -> None:
     )
     assert "ContainerOOMError" in text and "To allow more: --memory 256m" in text
     assert "✗ out of memory, exit code 137 (SIGKILL)" in text
-    wait_for(lambda: notebook.count(PLOT), "the memory curve")
+    notebook.wait_for(lambda: notebook.count(PLOT), "the memory curve")
     assert "out of memory at" in plot_of(notebook).metadata["image/png"]["alt"]
     assert notebook.run("kept + 1 + 1").split()[-1] == "42"
 
@@ -112,7 +112,7 @@ def test_input_asks(notebook: Notebook) -> None:
 )
 def test_interrupt(notebook: Notebook, cell: str, shown: str) -> None:
     notebook.start(cell)
-    wait_for(lambda: "ready" in notebook.text(), "the cell to run")
+    notebook.wait_for(lambda: "ready" in notebook.text(), "the cell to run")
     notebook.command("notebook:interrupt-kernel")
     notebook.wait_for_end()
     assert shown in notebook.text()
@@ -122,9 +122,9 @@ def test_interrupt(notebook: Notebook, cell: str, shown: str) -> None:
 @pytest.mark.skipif(not BUTTONS_ANSWER, reason="buttons answer during a cell from ipykernel 7.1 on")
 def test_stop_button_interrupts_then_kills(notebook: Notebook) -> None:
     notebook.start('%%container sh\ntrap "echo stubborn" INT\nwhile :; do sleep 0.2; done')
-    wait_for(lambda: notebook.count("button.jupyter-button"), "the Stop button")
+    notebook.wait_for(lambda: notebook.count("button.jupyter-button"), "the Stop button")
     notebook.click("button.jupyter-button")
-    wait_for(lambda: "stubborn" in notebook.text(), "the interrupt to arrive")
+    notebook.wait_for(lambda: "stubborn" in notebook.text(), "the interrupt to arrive")
     assert notebook.prompt() == "[*]:"
     notebook.click("button.jupyter-button")
     notebook.wait_for_end()
@@ -134,8 +134,8 @@ def test_stop_button_interrupts_then_kills(notebook: Notebook) -> None:
 def test_restart_in_mid_run_leaves_nothing(notebook: Notebook) -> None:
     seconds = f"1000.{os.getpid()}"
     notebook.start(f"%%container --mem 64m sh\nsleep {seconds}")
-    wait_for(lambda: processes_with(seconds), "the container")
+    notebook.wait_for(lambda: processes_with(seconds), "the container")
     notebook.restart()
-    wait_for(lambda: not processes_with(seconds), "the container's end")
+    notebook.wait_for(lambda: not processes_with(seconds), "the container's end")
     assert notebook.run("%load_ext jupyter_ns").strip() == ""
     assert "again" in notebook.run("%%container sh\necho again")
