@@ -1,4 +1,4 @@
-"""From a shell: ``jupyter-ns run [OPTIONS] PROGRAM [ARG…]`` and ``jupyter-ns version``."""
+"""From a shell: ``jupyter-ns run [OPTIONS] PROGRAM [ARG…]``, ``doctor`` and ``version``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
-from . import options
+from . import doctor, options
 from .api import Echo
 from .client import get_client
-from .errors import ContainerError, UsageError
+from .errors import ContainerError, UnsupportedError, UsageError
 from .frontend.outcome import error_of
 from .option_scan import scan
 from .runner import Run
@@ -20,6 +20,7 @@ COULD_NOT_START = 125
 
 USAGE = """\
 jupyter-ns run [OPTIONS] PROGRAM [ARG…]   run a program in a fresh container; exits with its code
+jupyter-ns doctor                         what this host can do, what it cannot, and how to mend that
 jupyter-ns version                        versions of this package, the kernel and cgroups
 
 `jupyter-ns run --help` lists the options. With -i, standard input is read to its end and passed on."""
@@ -85,15 +86,29 @@ def _interactive(words: list[str]) -> bool:
     return any(option.name == "--interactive" and text == "true" for _, option, text in given)
 
 
-def _version(words: list[str]) -> int:
+def _no_more(command: str, words: list[str]) -> None:
     if words:
-        raise UsageError(f"version {' '.join(words)!r}: expected nothing after it")
+        raise UsageError(f"{command} {' '.join(words)!r}: expected nothing after {command}")
+
+
+def _doctor(words: list[str]) -> int:
+    _no_more("doctor", words)
+    try:
+        rows, code = doctor.doctor(get_client().facts), 0
+    except UnsupportedError as e:
+        rows, code = doctor.refused(str(e)), 1
+    print(doctor.text(rows))
+    return code
+
+
+def _version(words: list[str]) -> int:
+    _no_more("version", words)
     facts = get_client().facts
     print(f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}")
     return 0
 
 
-_TABLE: dict[str, Callable[[list[str]], int]] = {"run": _run, "version": _version}
+_TABLE: dict[str, Callable[[list[str]], int]] = {"run": _run, "doctor": _doctor, "version": _version}
 
 if __name__ == "__main__":
     sys.exit(main())
