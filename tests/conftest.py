@@ -15,7 +15,9 @@ from jupyter_ns.cgroups.processes import start_time
 from jupyter_ns.client import EngineClient, close_client, get_client
 from jupyter_ns.errors import ContainerError
 from jupyter_ns.host import HostFacts
+from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.protocol import Kind
+from jupyter_ns.spec import ContainerSpec
 
 EXPECT = "JUPYTER_NS_EXPECT"
 """Abilities, separated by commas, whose absence fails a test instead of skipping it."""
@@ -103,9 +105,8 @@ def engine(private_tmp: Path) -> Iterator[Callable[[], EngineClient]]:
 
 @pytest.fixture(scope="session")
 def zygote(engine: Callable[[], EngineClient]) -> None:
-    """Start what forks Python cells, before anything is counted."""
-    engine().send(Kind.PRELOAD, "", [])
-    sync(engine())
+    """Start what forks Python cells, and have it fork one, before anything is counted."""
+    Run(engine(), ContainerSpec(python=True, workdir="/"), Sink()).execute(cell=Cell(source="pass"))
 
 
 def sync(client: EngineClient) -> None:
