@@ -107,7 +107,8 @@ def test_without_delegation_cpus_are_refused_with_the_fix() -> None:
 
 
 def test_tasks_over_the_limit_end_the_container_without_delegation() -> None:
-    code = 'c = run("sh", "-c", "for i in 1 2 3 4 5 6; do sleep 9 & done; wait", pids_limit=3)\nprint(c.reason, c.weakened)'
+    script = "for i in 1 2 3 4 5 6; do sleep 9 & done; wait"
+    code = f'c = run("sh", "-c", "{script}", pids_limit=3)\nprint(c.reason, c.weakened)'
     lines = evaluate(code, uid=USER, delegated=False)
     assert lines[-1].startswith("killed [")
     assert "--pids-limit" in lines[-1]
