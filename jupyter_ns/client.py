@@ -117,6 +117,16 @@ class EngineClient:
                 finally:
                     self._read_lock.release()
 
+    def sync(self) -> None:
+        """Wait until the engine has done all it was asked, and given back what it only held ready."""
+        answers: list[Any] = []
+        self.subscribe("sync", lambda kind, payload: answers.append(payload))
+        try:
+            self.send(Kind.SYNC, "sync")
+            self.wait(lambda: bool(answers))
+        finally:
+            self.unsubscribe("sync")
+
     def send_channel(self, container: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Send a message over a container's channel, in frames of bounded size."""
         for piece in pieces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -90,7 +91,15 @@ class ZygoteClient:
             container = self._waiting.pop(message["forked"])
             pid = message["pid"]
             self._children[pid] = container
-            container.adopt(pid, os.pidfd_open(pid))
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:  # it has ended and the zygote has reaped it: "exited" follows
+                pidfd = -1
+            if container.ends.report >= 0:
+                container.adopt(pid, pidfd)
+            elif pidfd >= 0:  # discarded while the zygote forked
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                os.close(pidfd)
         elif "failed" in message:
             container = self._waiting.pop(message["failed"])
             container.failure = OSError(message["errno"], os.strerror(message["errno"]))
@@ -98,7 +107,7 @@ class ZygoteClient:
             container.ends.close()
         elif "exited" in message:
             container = self._children.pop(message["exited"])
-            if container.pidfd >= 0:  # else it was parked, and has been discarded
+            if container.ends.go >= 0:  # else it was parked, and has been discarded
                 container.on_exit(message["status"])
 
     def _on_death(self) -> None:
