@@ -132,7 +132,7 @@ class LiveCard:
             parts.append(stop)
         self._box = ipywidgets.VBox(parts)
         bundle = self._box._repr_mimebundle_()
-        bundle["text/plain"] = "a container was running when this notebook was saved"
+        bundle["text/plain"] = "live card of a running container: a widget, which cannot be shown here"
         self._card = display(bundle, raw=True, display_id=True)
         self._plot = display({"text/plain": ""}, raw=True, display_id=True)
 
