@@ -19,6 +19,7 @@ from jupyter_ns.container import Change
 from jupyter_ns.errors import SetupError
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.runner import Cell, Run, Sink
+from jupyter_ns.runtime.protocol import Kind
 from jupyter_ns.spec import ContainerSpec, Limits
 
 pytestmark = [pytest.mark.usefixtures("zygote"), pytest.mark.needs("overlay")]
@@ -176,6 +177,15 @@ def test_a_cell_reads_no_descriptor_of_the_engines() -> None:
     assert [link.split(":")[0] for link in links] == ["pipe", "pipe", "pipe", "socket"]
     others = cell("import os\n[n for n in os.listdir('/proc/self/fd') if int(n) >= 4]")[0].value
     assert len(others) <= 1, others  # the listing's own
+
+
+def test_preloading_right_after_a_cell_keeps_the_engine(engine: Callable[[], EngineClient]) -> None:
+    """The next container is being forked then, and is discarded because it would lack the modules."""
+    pid = engine().pid
+    for _ in range(10):
+        assert cell("1 + 1")[0].value == 2
+        engine().send(Kind.PRELOAD, "", ["json"])
+    assert (engine().pid, engine().alive) == (pid, True)
 
 
 def test_workdir_that_is_a_file() -> None:
