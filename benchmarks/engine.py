@@ -93,5 +93,7 @@ def candidates(space: Workspace) -> list[Candidate]:
         except BenchmarkError as error:
             rows.append(Candidate(name=name, missing=f"failed: {error}"))
         else:
-            rows.append(Candidate(name=name, run=_timed(program, options, parked=parked), note="request to result in Python"))
+            rows.append(
+                Candidate(name=name, run=_timed(program, options, parked=parked), note="request to result in Python")
+            )
     return rows
