@@ -18,7 +18,9 @@ from jupyter_ns.namespaces import BY_NAME, KINDS
 from jupyter_ns.security import capabilities
 
 KIND_NAMES = [k.name for k in KINDS]
-DEFAULT_KINDS = [k for k in KIND_NAMES if k != "user"]
+DEFAULT_KINDS = [
+    k.name for k in KINDS if k.name != "user" and Path("/proc/self/ns", k.proc).exists()
+]  # time: Linux 5.6
 LISTING = "for n in /proc/self/ns/*; do echo ${n##*/} $(stat -L -c %i $n); done"
 
 
