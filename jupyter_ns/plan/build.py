@@ -6,7 +6,6 @@ The order of the stages matters; each function below says what it needs and leav
 from __future__ import annotations
 
 import errno
-import json
 import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -51,8 +50,6 @@ class PlanInputs:
     exposed : tuple of str
         Directories that must be seen although they lie below one of the container's own
         (the notebook's directory or a virtual environment below ``/tmp``).
-    prebuilt_network : bool
-        A network namespace was made ahead of time, as descriptor ``netns``.
     rlimits : tuple of (int, int, int)
         Resource, soft, hard.
     seccomp : bytes
@@ -72,7 +69,6 @@ class PlanInputs:
     groups: tuple[int, ...] = ()
     source_is_dir: dict[str, bool] = field(default_factory=dict)
     exposed: tuple[str, ...] = ()
-    prebuilt_network: bool = False
     rlimits: tuple[tuple[int, int, int], ...] = ()
     seccomp: bytes = b""
     capabilities: int = 0
@@ -163,7 +159,7 @@ class _Build:
         return self._flags() | (BY_NAME["pid"].flag if "pid" in self.kinds else 0)
 
     def _flags(self) -> int:
-        later = {"cgroup", "time", "pid"} | ({"network"} if self.inputs.prebuilt_network else set())
+        later = {"cgroup", "time", "pid"}
         return sum(BY_NAME[k].flag for k in self.kinds - later)
 
     def entry(self) -> Iterator[Step]:
@@ -175,8 +171,6 @@ class _Build:
         if self.spec.python:
             fds.append(("channel", 3))
         fds += [("report", len(fds)), ("go", len(fds) + 1)]
-        if self.inputs.prebuilt_network:
-            fds.append(("netns", len(fds)))
         yield Step(Op.FDS, (tuple(fds),), why="standard streams; everything else is closed")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
         for path in self.inputs.cgroup_join:
@@ -184,9 +178,6 @@ class _Build:
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
         if self.spec.python and self._flags() and not self.inputs.bare:
             yield Step(Op.UNSHARE, (self._flags(),), why="a fork of the zygote leaves its namespaces")
-        if self.inputs.prebuilt_network and "network" in self.kinds:
-            number = dict(fds)["netns"]
-            yield Step(Op.SETNS, (number, BY_NAME["network"].flag), why="built ahead of time, never used")
         if "user" in self.kinds:
             yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
             yield Step(Op.SETRESGID, (0,), why="root of the new user namespace")
@@ -441,7 +432,7 @@ class _Build:
             yield Step(Op.HOSTNAME, (hostname(self.spec, self.inputs),), why="the container's ID, or --hostname")
             if self.spec.domainname:
                 yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
-        if "network" in self.kinds and not self.inputs.prebuilt_network:
+        if "network" in self.kinds:
             yield Step(Op.LINK_UP, ("lo",), why="loopback, the only interface")
 
 
@@ -474,9 +465,3 @@ def escape_lower(path: str) -> str:
     /a\\:b\\,c
     """
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-
-
-def to_json(plan: Plan) -> str:
-    """Write a plan as JSON, one object a step, for golden tests and records."""
-    steps = [{"op": s.op.name, "call": s.describe(), "why": s.why, "option": s.option} for s in plan.steps]
-    return json.dumps({"clone_flags": plan.clone_flags, "steps": steps, "weakened": list(plan.weakened)}, indent=1)

@@ -35,9 +35,7 @@ class Kind(IntEnum):
     CHANNEL_IN = 3
     SIGNAL = 4
     KILL = 5
-    UPDATE = 6
     PRELOAD = 7
-    PLAN = 8
     FORKED = 9
     SYNC = 10
     READY = 32

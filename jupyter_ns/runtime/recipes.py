@@ -101,7 +101,7 @@ class Recipes:
             inputs = resolve_inputs(STAND_IN, spec, facts, request)
             inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
             plan = build_plan(spec, facts, inputs)
-            names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "netns"), 0)
+            names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go"), 0)
             recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare)
             if not spec.mounts and not spec.user:  # these look at files that may change meanwhile
                 self._recipes[key] = recipe
