@@ -250,9 +250,8 @@ class Cgroup(ABC):
             for directory in files.walk(place.directory):
                 try:
                     found.update(map(int, files.read(f"{directory}/cgroup.procs").split()))
-                except (FileNotFoundError, OSError) as e:
-                    if e.errno not in (errno.ENOENT, errno.ENODEV):
-                        raise  # those two: removed between listing and reading
+                except FileNotFoundError:
+                    continue  # removed between listing and reading
         return sorted(found)
 
     def populated(self) -> bool:

@@ -21,11 +21,15 @@ def read(path: str) -> str:
     Raises
     ------
     OSError
-        As open(2) and read(2) give it.
+        As open(2) and read(2) give it; ENOENT also where the cgroup was removed between the two.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, SIZE).decode()
+    except OSError as e:
+        if is_gone(e):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        raise
     finally:
         os.close(fd)
 
@@ -63,6 +67,17 @@ def write_back(path: str, value: str) -> str:
         raise OSError(e.errno, e.strerror, path) from None
     finally:
         os.close(fd)
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether a cgroup was removed meanwhile: ENOENT at open(2), ENODEV from a file opened before.
+
+    Examples
+    --------
+    >>> is_gone(OSError(errno.ENODEV, "")), is_gone(OSError(errno.EACCES, ""))
+    (True, False)
+    """
+    return error.errno in (errno.ENOENT, errno.ENODEV)
 
 
 def keyed(text: str) -> dict[str, int]:
@@ -163,7 +178,7 @@ def wait_keyed(path: str, key: str, value: int, timeout_s: float) -> bool:
     Raises
     ------
     OSError
-        As open(2) gives it.
+        As open(2) gives it; ENODEV: the cgroup was removed while we waited.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -228,8 +228,10 @@ class V1Cgroup(Cgroup):
                 killed = processes.kill_listed(self.pids)
                 if state:
                     files.write(state, "THAWED")
-            except FileNotFoundError:
-                return  # another collector was faster
+            except OSError as e:
+                if files.is_gone(e):
+                    return  # another collector was faster
+                raise
             processes.wait_ended(killed, max(0.0, end - time.monotonic()))
         left = self.pids()
         if left:

@@ -250,5 +250,7 @@ class V2Cgroup(Cgroup):
                     return
                 if time.monotonic() >= end:
                     raise TimeoutError(f"processes outlived SIGKILL by {timeout_s} s: {self.pids()}")
-        except FileNotFoundError:
-            return  # another collector was faster
+        except OSError as e:
+            if not files.is_gone(e):
+                raise
+            # else another collector was faster
