@@ -83,15 +83,28 @@ def spawn(plan: Plan, fds: Mapping[str, int], *, image: bytes = b"", cgroup_fd: 
     return _check(pid), pidfd[0]
 
 
-def execute_image(image: bytes, steps: int, report_fd: int, go_fd: int) -> int:
+def execute_image(
+    image: bytes, steps: int, report_fd: int, go_fd: int, *, first: int = 0, end: int | None = None
+) -> int:
     """Carry out a plan's image in this process, which must be single-threaded.
+
+    Parameters
+    ----------
+    image : bytes
+        From `Plan.image`.
+    steps : int
+        How many there are.
+    report_fd, go_fd : int
+        Descriptors of the report and go pipes now; a step of `Op.FDS` moves them.
+    first, end : int
+        The part to carry out, all of it by default.
 
     Returns
     -------
     int
         0, or -(index + 1) of the step that failed (it has been reported).
     """
-    return int(lib.jns_execute(image, len(image), steps, report_fd, go_fd))
+    return int(lib.jns_execute(image, len(image), steps, first, steps if end is None else end, report_fd, go_fd))
 
 
 def setns(fd: int, nstype: int) -> None:

@@ -447,11 +447,11 @@ static int perform(const jns_step *step, int index)
     }
 }
 
-/* Returns the index of the step that failed, having reported it; count if none did. */
-static uint32_t walk(void)
+/* Walk the steps from `first` up to `end`. Returns the index of the one that failed, having reported it; else `end`. */
+static uint32_t walk(uint32_t first, uint32_t end)
 {
     int64_t before = now_ns();
-    for (uint32_t i = 0; i < the_run.count; i++) {
+    for (uint32_t i = first; i < end; i++) {
         const jns_step *step = &the_run.steps[i];
         if (perform(step, (int)i) < 0 && (errno != step->tolerate || !step->tolerate)) {
             report(JNS_FAILED, (int)i, errno);
@@ -461,7 +461,7 @@ static uint32_t walk(void)
         the_run.times[i] = after - before;
         before = after;
     }
-    return the_run.count;
+    return end;
 }
 
 int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t size, uint32_t count, int report_fd,
@@ -482,7 +482,7 @@ int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t siz
     }
     int64_t pid = syscall(SYS_clone3, &args, size_of_args);
     if (pid == 0) {
-        (void)walk();
+        (void)walk(0, count);
         _exit(125);
     }
     int err = errno;
@@ -490,19 +490,20 @@ int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t siz
     return pid < 0 ? -err : pid;
 }
 
-int64_t jns_execute(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd)
+int64_t jns_execute(const void *image, uint64_t size, uint32_t count, uint32_t first, uint32_t end, int report_fd,
+                    int go_fd)
 {
-    int r = prepare(image, size, count, report_fd, go_fd);
+    int r = end > count ? -EINVAL : prepare(image, size, count, report_fd, go_fd);
     if (r < 0)
         return r;
-    uint32_t done = walk();
+    uint32_t done = walk(first, end);
     if (done == count) {
         send_running(count);
         (void)close(the_run.report_fd);
         (void)close(the_run.go_fd);
     }
     free(the_run.image);
-    return done == count ? 0 : -(int64_t)done - 1;
+    return done == end ? 0 : -(int64_t)done - 1;
 }
 
 int jns_setns(int fd, int type)

@@ -67,9 +67,11 @@ typedef struct {
 int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t size, uint32_t count, int report_fd,
                   int go_fd, int *pidfd);
 
-/* Carry out the plan in the calling process, which must be single-threaded and must be the
- * child of a libc fork. Returns 0, or -(index + 1) after having reported the failure. */
-int64_t jns_execute(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd);
+/* Carry out the steps from `first` up to `end` of the plan in the calling process, which must be
+ * single-threaded and must be the child of a libc fork; with the last step, say JNS_RUNNING.
+ * Returns 0, or -(index + 1) after having reported the failure. */
+int64_t jns_execute(const void *image, uint64_t size, uint32_t count, uint32_t first, uint32_t end, int report_fd,
+                    int go_fd);
 
 /* setns(2), pidfd_open(2), pidfd_getfd(2), pidfd_send_signal(2): -errno on failure. */
 int jns_setns(int fd, int type);

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import heapq
+import itertools
 import os
 import selectors
 import signal
@@ -58,6 +60,8 @@ class Engine:
         self._paused: dict[int, Callable[[], None]] = {}
         self._running = True
         self.containers: dict[str, Supervised] = {}
+        self._timers: list[tuple[float, int, Supervised]] = []
+        self._order = itertools.count()
         self._hello: dict[str, Any] = {}
         self._facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
@@ -131,7 +135,7 @@ class Engine:
         """Serve until the kernel goes away, then leave nothing behind."""
         try:
             while self._running:
-                for key, mask in self._selector.select(self._next_due()):
+                for key, mask in self._selector.select(self._do_what_is_due()):
                     self._dispatch(key.fd, mask)
                 self._finalise_ended()
         finally:
@@ -143,10 +147,27 @@ class Engine:
             if mask & event and handler is not None:
                 handler()
 
-    def _next_due(self) -> float | None:
+    def schedule(self, container: Supervised, when: float) -> None:
+        """Have `container` looked at at `when` (`time.monotonic`), in place of any time said before."""
+        container.due = when
+        heapq.heappush(self._timers, (when, next(self._order), container))
+
+    def _do_what_is_due(self) -> float | None:
+        """Look at the containers whose time has come; return the seconds until the next, None if there is none."""
         now = time.monotonic()
-        due = [c.tick(now) for c in self.containers.values()] + self._parked.tick(now)
+        timers = self._timers
+        while timers and (timers[0][0] <= now or self._superseded(*timers[0])):
+            when, order, container = heapq.heappop(timers)
+            if not self._superseded(when, order, container):
+                self.schedule(container, container.tick(now))
+        due = self._parked.tick(now)
+        if timers:
+            due.append(timers[0][0])
         return max(0.0, min(due) - now) if due else None
+
+    @staticmethod
+    def _superseded(when: float, _order: int, container: Supervised) -> bool:
+        return container.due != when or container.state != "running"
 
     # ---- from the kernel ----
 
@@ -185,7 +206,7 @@ class Engine:
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
         recipe = self._recipes.get(request, self.facts, self._join_files)
-        made = self._parked.take(recipe.key)
+        made = self._parked.take(recipe)
         if made is None:
             made = self._build(container, recipe)
         made.id = container

@@ -1,8 +1,9 @@
 """Containers built ahead: each waits, untouched, at the last step before its payload.
 
-After a run, the next one in the same words is likely, so one is built for it at once. It is as
-fresh as one built on demand: nothing has run in it, it is used once, and it is dropped when the
-host's mounts change, when the zygote has learnt new modules, and after `KEEP_S` seconds.
+After a run, the next one in the same words is likely, so one is built for it, once the kernel has had
+time to show the first. It is as fresh as one built on demand: nothing has run in it, it is used once, and
+it is dropped when the host's mounts change, when a directory that it stands on is another by now, when
+the zygote has learnt new modules, and after `KEEP_S` seconds.
 """
 
 from __future__ import annotations
@@ -12,12 +13,35 @@ import select
 import time
 import uuid
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .recipes import Recipe
 from .supervised import Supervised
 
-KEEP_S = 3.0
-MOST = 2
+KEEP_S = 30.0
+MOST = 4
+AFTER_S = 0.02
+"""How long after a run the next container is built: the kernel and the browser want the processors first."""
+
+
+class _Waiting(NamedTuple):
+    container: Supervised
+    until: float
+    ground: list[tuple[int, int]]
+    """Identity of the directories that it has entered or mounted."""
+
+
+def ground_of(recipe: Recipe) -> list[tuple[int, int]]:
+    """Return device and inode of each directory that a container keeps hold of from its building on."""
+    found = []
+    for path in (recipe.spec.workdir, *recipe.exposed):
+        try:
+            stat = os.stat(path)
+        except OSError:
+            found.append((0, 0))  # not there: the container makes it, or does without
+        else:
+            found.append((stat.st_dev, stat.st_ino))
+    return found
 
 
 class Parked:
@@ -31,24 +55,34 @@ class Parked:
 
     def __init__(self, build: Callable[..., Supervised]) -> None:
         self._build = build
-        self._waiting: dict[bytes, tuple[Supervised, float]] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._wanted: dict[bytes, tuple[Recipe, float]] = {}
         # proc_pid_mounts(5): the file polls as an exceptional condition once mounts have changed.
         self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._mounts, select.POLLPRI)
 
-    def take(self, key: bytes) -> Supervised | None:
+    def take(self, recipe: Recipe) -> Supervised | None:
         """Take the container that waits for this request, if there is one."""
         if self._poll.poll(0):
             self.drop()
-        found, _ = self._waiting.pop(key, (None, 0.0))
-        if found is not None and found.state == "ended":  # killed while it waited
-            found.dispose()
+        self._wanted.pop(recipe.key, None)
+        found = self._waiting.pop(recipe.key, None)
+        if found is None:
             return None
-        return found
+        if found.container.state == "ended":  # killed while it waited
+            found.container.dispose()
+            return None
+        if found.ground != ground_of(recipe):
+            found.container.discard()
+            return None
+        return found.container
 
     def replenish(self, recipe: Recipe) -> None:
-        """Build one more container by this recipe."""
+        """Have one more container built by this recipe, soon."""
+        self._wanted[recipe.key] = recipe, time.monotonic() + AFTER_S
+
+    def _replenish(self, recipe: Recipe) -> None:
         if recipe.key in self._waiting:
             return
         while len(self._waiting) >= MOST:
@@ -57,21 +91,27 @@ class Parked:
             made = self._build(uuid.uuid4().hex + uuid.uuid4().hex, recipe, parked=True)
         except OSError:
             return  # not needed: the next run builds its own, and says what is wrong
-        self._waiting[recipe.key] = made, time.monotonic() + KEEP_S
+        self._waiting[recipe.key] = _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))
 
     def tick(self, now: float) -> list[float]:
-        """Drop what has waited too long; return when to look again."""
-        for key, (_, until) in list(self._waiting.items()):
-            if now >= until:
+        """Build what is wanted, drop what has waited too long; return when to look again."""
+        for key, (recipe, when) in list(self._wanted.items()):
+            if now >= when:
+                del self._wanted[key]
+                self._replenish(recipe)
+        for key, waiting in list(self._waiting.items()):
+            if now >= waiting.until:
                 self._drop_one(key)
-        return [until for _, until in self._waiting.values()]
+        return [when for _, when in self._wanted.values()] + [waiting.until for waiting in self._waiting.values()]
 
     def drop(self, which: Callable[[Recipe], bool] = lambda _: True) -> None:
         """Take down the waiting containers that `which` chooses."""
-        for key, (container, _) in list(self._waiting.items()):
-            if which(container.recipe):
+        for key, (recipe, _) in list(self._wanted.items()):
+            if which(recipe):
+                del self._wanted[key]
+        for key, waiting in list(self._waiting.items()):
+            if which(waiting.container.recipe):
                 self._drop_one(key)
 
     def _drop_one(self, key: bytes) -> None:
-        container, _ = self._waiting.pop(key)
-        container.discard()
+        self._waiting.pop(key).container.discard()

@@ -19,8 +19,7 @@ MAX_VALUE_BYTES = 8 * 1024 * 1024
 
 
 def run(shell: CellShell, channel_fd: int) -> int:
-    """Run the one cell that comes over the channel; return the exit code."""
-    _open_streams()
+    """Run the one cell that comes over the channel; return the exit code. `open_streams` has been called."""
     CHANNEL.sock = socket.socket(fileno=channel_fd)
     builtins.input = _input
     getpass.getpass = _getpass
@@ -34,7 +33,7 @@ def run(shell: CellShell, channel_fd: int) -> int:
 
 def run_forked(shell: Any, cell: dict[str, Any], channel_fd: int) -> int:
     """Run a cell in a fork of the notebook's kernel, with the kernel's own shell; return the exit code."""
-    _open_streams()
+    open_streams()
     CHANNEL.sock = socket.socket(fileno=channel_fd)
     builtins.input = _input
     getpass.getpass = _getpass
@@ -42,7 +41,8 @@ def run_forked(shell: Any, cell: dict[str, Any], channel_fd: int) -> int:
     return _run_cell(shell, cell, [], store_history=False)
 
 
-def _open_streams() -> None:
+def open_streams() -> None:
+    """Make Python's standard streams anew, on the container's descriptors."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115 (for the life of the process)
     for name, fd in (("stdout", 1), ("stderr", 2)):
         raw = io.FileIO(fd, "w", closefd=False)

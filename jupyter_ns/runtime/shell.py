@@ -127,16 +127,16 @@ def make_shell() -> CellShell:
     config.InteractiveShell.colors = "neutral"
     config.InteractiveShell.cache_size = 0
     shell: CellShell = CellShell.instance(config=config)
-    _warm_up(shell)
+    warm_up(shell, "1 + 1", "!true", "1 / 0")  # the last loads what renders tracebacks
     return shell
 
 
-def _warm_up(shell: CellShell) -> None:
+def warm_up(shell: CellShell, *sources: str) -> None:
+    """Run cells of our own and forget them: what they load and, after a fork, the pages they write are there then."""
     here, there = socket.socketpair()
     CHANNEL.sock = here
-    shell.run_cell("1 + 1", store_history=False)
-    shell.run_cell("!true", store_history=False)
-    shell.run_cell("1 / 0", store_history=False)  # loads what renders tracebacks
+    for source in sources or ("1 + 1",):
+        shell.run_cell(source, store_history=False)
     for name in ("_exit_code", "_", "__", "___"):
         shell.user_ns.pop(name, None)
     shell.last_execution_succeeded = True

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .recipes import Recipe
 
 HIGH_WATER = 4 * CHUNK
+IDLE_INTERVALS = 8
 
 
 @dataclass(slots=True)
@@ -93,12 +94,17 @@ class Supervised:
     state: str = "building"
     pid: int = 0
     pidfd: int = -1
+    mount_namespace_fd: int = -1
     layer_fd: int = -1
     oom_fd: int = -1
     oom_hit: bool = False
     started: float = 0.0
     deadline: float | None = None
     next_sample: float = 0.0
+    sample_interval_s: float = 0.0
+    last_sample: tuple[Any, ...] = ()
+    due: float = 0.0
+    """When the engine looks at it next (`Engine.schedule`)."""
     kill_at: float | None = None
     reason: str = ""
     status: int | None = None
@@ -159,9 +165,7 @@ class Supervised:
             self._hold_layer()
         elif label == "go":
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
-            self.state = "ready"
-            if not self.parked:
-                self.release()
+            self._on_ready()
             return
         os.write(self.ends.go, b"g")
         if label == "layer":
@@ -178,6 +182,20 @@ class Supervised:
             with contextlib.suppress(FileNotFoundError):  # a kind that this kernel does not have
                 self.namespaces[kind] = os.stat(f"/proc/{self.pid}/ns/{BY_NAME[kind].proc}").st_ino
 
+    def _on_ready(self) -> None:
+        """The child stands at its last wait: do all that can be done before the payload is wanted."""
+        self.state = "ready"
+        # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
+        self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self.cgroup.watch(self.pid)
+        self.base_sample = self.sampler.sample()
+        oom_fd = self.cgroup.oom_fd()
+        if oom_fd is not None:
+            self.oom_fd = oom_fd
+            self.engine.watch(oom_fd, self.on_oom)
+        if not self.parked:
+            self.release()
+
     def unpark(self) -> None:
         """The payload is wanted: let go now, or as soon as the container is ready."""
         self.parked = False
@@ -187,22 +205,17 @@ class Supervised:
     def release(self) -> None:
         """Let a ready child go on to its payload."""
         self.state = "running"
-        self.cgroup.watch(self.pid)
-        self.base_sample = self.sampler.sample()
         self.started = time.monotonic()
-        self.next_sample = self.started + self.engine.sample_interval
-        if self.spec.timeout_seconds is not None:
-            self.deadline = self.started + self.spec.timeout_seconds
         os.write(self.ends.go, b"g")
+        self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
         if self.ends.channel is not None:
             self.engine.watch(self.ends.channel.fileno(), self._read_channel)
-        oom_fd = self.cgroup.oom_fd()
-        if oom_fd is not None:
-            self.oom_fd = oom_fd
-            self.engine.watch(oom_fd, self.on_oom)
-        self.engine.tell_started(self)
+        if self.spec.timeout_seconds is not None:
+            self.deadline = self.started + self.spec.timeout_seconds
+        self.sample_soon()
+        self.engine.schedule(self, self.tick(self.started))
 
     # ---- running ----
 
@@ -292,6 +305,7 @@ class Supervised:
                 os.kill(pid, signal.SIGINT)
         if not self.spec.python and not self.spec.init and not catches(self.pid, signal.SIGINT):
             self.kill_at = time.monotonic() + 0.25
+            self._look_by(self.kill_at)
 
     def send_signal(self, number: int) -> None:
         """Send PID 1 a signal."""
@@ -316,6 +330,7 @@ class Supervised:
         self.cgroup.oom_ack()
         self.oom_hit = True
         self._look_for_oom_kill()
+        self.sample_soon()
 
     def _look_for_oom_kill(self) -> None:
         if self.state == "running" and self.cgroup.oom_kills():
@@ -324,8 +339,6 @@ class Supervised:
 
     def tick(self, now: float) -> float:
         """Do what is due; return when to come back."""
-        if self.state != "running":
-            return now + 60.0
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
             self.kill("timeout")
@@ -338,10 +351,29 @@ class Supervised:
         if now >= self.next_sample:
             if self.oom_hit:  # version 1 wakes us before it has counted its victim
                 self._look_for_oom_kill()
-            self.engine.tell_sample(self, self.relative_sample())
-            self.next_sample = max(self.next_sample + self.engine.sample_interval, now)
+            self._sample(now)
         look_at = None if look_s is None else now + look_s
         return min(t for t in (self.next_sample, self.deadline, self.kill_at, look_at) if t is not None)
+
+    def _sample(self, now: float) -> None:
+        sample = self.sampler.sample()
+        # One that does nothing is looked at less and less often, down to every `IDLE_INTERVALS`-th time.
+        idle = sample[1:] == self.last_sample[1:]
+        regular_s = self.engine.sample_interval
+        self.sample_interval_s = min(2 * self.sample_interval_s, IDLE_INTERVALS * regular_s) if idle else regular_s
+        self.last_sample = sample
+        self.next_sample = max(self.next_sample + self.sample_interval_s, now)
+        self.engine.tell_sample(self, relative(sample, self.base_sample, self.started))
+
+    def sample_soon(self) -> None:
+        """Take the next sample one regular interval from now, however idle the container has been."""
+        self.sample_interval_s = self.engine.sample_interval
+        self.next_sample = time.monotonic() + self.sample_interval_s
+        self._look_by(self.next_sample)
+
+    def _look_by(self, when: float) -> None:
+        if when < self.due:
+            self.engine.schedule(self, when)
 
     def relative_sample(self) -> list[Any]:
         """Take a sample; counters and time count from the payload's start."""
@@ -450,7 +482,7 @@ class Supervised:
         for name in ("stdin", "stdout", "stderr", "report", "go"):
             self.close_fd(name)
         self.close_channel()
-        for attribute in ("pidfd", "layer_fd", "oom_fd"):
+        for attribute in ("pidfd", "mount_namespace_fd", "layer_fd", "oom_fd"):
             fd = getattr(self, attribute)
             if fd >= 0:
                 self.engine.unwatch(fd)

@@ -22,10 +22,12 @@ import msgpack
 from .. import core
 from ..namespaces import BY_NAME
 from . import payload
-from .shell import make_shell
+from .shell import make_shell, warm_up
 from .zygote_client import FD_ORDER, FIRST_FD
 
 PR_SET_PDEATHSIG = 1
+CHANNEL_FD, REPORT_FD, GO_FD = 3, 4, 5
+"""Where the first step of a plan puts them: `plan.build`, the stage ``entry``."""
 
 
 def threads() -> int:
@@ -95,18 +97,24 @@ class Zygote:
         self._send({"forked": message["fork"], "pid": self._children[pidfd][1]})
 
     def _be_payload(self, message: dict[str, Any], fds: list[int]) -> None:
-        """In the child: move into the container, then run the cell. Never returns."""
+        """In the child: move into the container, make ready, wait, run the cell. Never returns."""
         code = 125
         try:
             self._sock.detach()
             for number, fd in enumerate(fds, start=FIRST_FD):
                 os.dup2(fd, number, inheritable=False)
             report, go = (FIRST_FD + FD_ORDER.index(name) for name in ("report", "go"))
-            if core.execute_image(message["image"], message["steps"], report, go) == 0:
+            image, steps = message["image"], message["steps"]
+            wait = steps - 1  # the last step; what can be done before it, a cell need not wait for
+            if core.execute_image(image, steps, report, go, end=wait) == 0:
                 reseed()
                 os.environ.clear()
                 os.environ.update(self.environ)
-                code = payload.run(self.shell, 3)
+                payload.open_streams()
+                if message["parked"]:
+                    warm_up(self.shell)
+                if core.execute_image(image, steps, REPORT_FD, GO_FD, first=wait) == 0:
+                    code = payload.run(self.shell, CHANNEL_FD)
         except BaseException:
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())

@@ -77,6 +77,7 @@ class ZygoteClient:
             "image": container.recipe.image_for(container.id, numbers),
             "steps": len(container.plan.steps),
             "pid_namespace": "pid" in kinds,
+            "parked": container.parked,
         }
         self._waiting[container.id] = container
         self._send(message, [fds[name] for name in FD_ORDER])
