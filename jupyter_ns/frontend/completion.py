@@ -7,9 +7,6 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from .. import options
-from . import subcommands
-
 _LINE = re.compile(r"%%?container\s+(.*)", re.DOTALL)
 
 
@@ -20,6 +17,9 @@ def container_matcher(context: CompletionContext) -> SimpleMatcherResult:
     match = _LINE.fullmatch(line)
     if context.cursor_line != 0 or match is None:
         return {"completions": [], "suppress": False}
+    from .. import options  # not for `%load_ext` to pay
+    from . import subcommands
+
     words = match.group(1)
     fragment = re.split(r"\s", words)[-1]
     found = [SimpleCompletion(text=text, type="magic") for text, _ in options.complete(words)]

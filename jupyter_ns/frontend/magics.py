@@ -1,23 +1,24 @@
-"""The magics: ``%%container``, ``%container``, ``%namespaces``."""
+"""The magics: ``%%container``, ``%container``, ``%namespaces``.
+
+Most imports stand in functions: `%load_ext` is quick, and the first cell pays for what it uses.
+"""
 
 from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as IPythonUsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, output_can_be_silenced
 
-from .. import options
 from ..client import get_client
-from ..container import Container
 from ..errors import UsageError
-from ..option_types import RunRequest
-from ..runner import Cell, Run
-from . import subcommands
-from .outcome import error_of
-from .sink import NotebookSink
+
+if TYPE_CHECKING:
+    from ..container import Container
+    from ..option_types import RunRequest
+    from ..runner import Cell
 
 
 @magics_class
@@ -28,6 +29,9 @@ class ContainerMagics(Magics):  # type: ignore[misc]
     @line_cell_magic  # type: ignore[untyped-decorator]
     def container(self, line: str, cell: str | None = None) -> Any:
         """Run a cell in a fresh container (``%%container``), or a subcommand (``%container``)."""
+        from .. import options
+        from . import subcommands
+
         try:
             if cell is None:
                 return subcommands.dispatch(self.shell, options.split(line))
@@ -41,6 +45,10 @@ class ContainerMagics(Magics):  # type: ignore[misc]
 
     def run_cell(self, request: RunRequest, cell: str) -> None:
         """Run `cell` as `request` asks, show it, and raise what its end calls for."""
+        from ..runner import Run
+        from .outcome import error_of
+        from .sink import NotebookSink
+
         sink = NotebookSink(self.shell, quiet=request.quiet, trust=request.trust)
         run = Run(get_client(), request.spec, sink)
         run.trust = request.trust
@@ -72,6 +80,9 @@ class ContainerMagics(Magics):  # type: ignore[misc]
     @line_magic  # type: ignore[untyped-decorator]
     def namespaces(self, line: str) -> None:
         """Show namespace IDs of processes or containers beside the kernel's own: ``%namespaces [NAME|PID …]``."""
+        from .. import options
+        from . import subcommands
+
         try:
             subcommands.show_namespaces(self.shell, options.split(line))
         except UsageError as e:
@@ -80,6 +91,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
 
 def parse_line(line: str) -> RunRequest:
     """Parse the line of ``%%container`` in this kernel's directory and environment."""
+    from .. import options
+
     cpus = os.sched_getaffinity(0)
     return options.parse(
         options.split(line),
@@ -92,6 +105,8 @@ def parse_line(line: str) -> RunRequest:
 
 def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:
     """Find the variables that a cell needs, and make it ready to be sent."""
+    from ..runner import Cell
+
     # Tracebacks count lines as the notebook does, where the magic is line 1.
     lined_up = source if source.startswith("%%") else "# %%container …\n" + source
     return Cell(
@@ -123,5 +138,11 @@ def variables_for(shell: Any, request: RunRequest, source: str) -> dict[str, Any
     return {n: shell.user_ns[n] for n in names}
 
 
-# What ``%container?`` shows: the option table's own text.
-ContainerMagics.container.__doc__ = f"{ContainerMagics.container.__doc__}\n\n{options.help_text()}"
+def _documentation() -> str:
+    from .. import options
+
+    return f"{ContainerMagics.container.__doc__}\n\n{options.help_text()}"
+
+
+# What ``%container?`` shows (IPython.core.oinspect asks for `getdoc`): the option table's own text.
+ContainerMagics.container.getdoc = _documentation

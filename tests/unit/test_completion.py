@@ -46,5 +46,6 @@ def test_nothing_elsewhere(shell: InteractiveShell) -> None:
     assert "--memory" not in completed(shell, "x = 1 --mem")
 
 
-def test_help_of_the_magic_lists_the_options() -> None:
-    assert "--memory" in (ContainerMagics.container.__doc__ or "")
+def test_help_of_the_magic_lists_the_options(shell: InteractiveShell) -> None:
+    shell.register_magics(ContainerMagics)
+    assert "--memory" in shell.object_inspect("%container")["docstring"]
