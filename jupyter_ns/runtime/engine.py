@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import core
-from ..cgroups import Manager, NoManager, collect_stale, engine_key, sampler_of
+from ..cgroups import Manager, NoManager, collect_stale, engine_key
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
@@ -253,7 +253,7 @@ class Engine:
         assert self._manager is not None
         cgroup = self._manager.create(container[:12], recipe.spec.limits)
         ends, child = make_pipes(recipe.spec.python)
-        made = Supervised(self, container, recipe, ends, cgroup, sampler_of(cgroup), parked=parked)
+        made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         try:
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
@@ -263,8 +263,9 @@ class Engine:
                 pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
+            made.watch_cgroup()
         except BaseException:
-            made.dispose()
+            made.discard()
             raise
         finally:
             for fd in child.values():

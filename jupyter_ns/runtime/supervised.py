@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import core
+from ..cgroups import sampler_of
 from ..errors import SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
@@ -87,7 +88,7 @@ class Supervised:
     recipe: Recipe
     ends: Ends
     cgroup: Cgroup
-    sampler: Sampler | ProcSampler
+    sampler: Sampler | ProcSampler | None = None
     parked: bool = False
     container_id: str = ""
     """Its own ID; `id` is what the kernel calls it, which for a parked one comes later."""
@@ -139,6 +140,14 @@ class Supervised:
         self.pid, self.pidfd = pid, pidfd
         self.engine.watch(self.ends.report, self.on_report)
 
+    def watch_cgroup(self) -> None:
+        """Open what tells of the cgroup, while the child builds."""
+        self.sampler = sampler_of(self.cgroup)
+        oom_fd = self.cgroup.oom_fd()
+        if oom_fd is not None:
+            self.oom_fd = oom_fd
+            self.engine.watch(oom_fd, self.on_oom)
+
     def on_report(self) -> None:
         """Read the child's report pipe: it waits, runs, has failed, or has executed its program."""
         report = core.read_report(self.ends.report)
@@ -188,11 +197,7 @@ class Supervised:
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self.cgroup.watch(self.pid)
-        self.base_sample = self.sampler.sample()
-        oom_fd = self.cgroup.oom_fd()
-        if oom_fd is not None:
-            self.oom_fd = oom_fd
-            self.engine.watch(oom_fd, self.on_oom)
+        self.base_sample = self._take_sample()
         if not self.parked:
             self.release()
 
@@ -356,7 +361,7 @@ class Supervised:
         return min(t for t in (self.next_sample, self.deadline, self.kill_at, look_at) if t is not None)
 
     def _sample(self, now: float) -> None:
-        sample = self.sampler.sample()
+        sample = self._take_sample()
         # One that does nothing is looked at less and less often, down to every `IDLE_INTERVALS`-th time.
         idle = sample[1:] == self.last_sample[1:]
         regular_s = self.engine.sample_interval
@@ -377,7 +382,11 @@ class Supervised:
 
     def relative_sample(self) -> list[Any]:
         """Take a sample; counters and time count from the payload's start."""
-        return relative(self.sampler.sample(), self.base_sample, self.started)
+        return relative(self._take_sample(), self.base_sample, self.started)
+
+    def _take_sample(self) -> tuple[Any, ...]:
+        assert self.sampler is not None
+        return self.sampler.sample()
 
     # ---- the end ----
 
@@ -489,7 +498,8 @@ class Supervised:
                 if attribute != "oom_fd":  # the cgroup's own
                     os.close(fd)
                 setattr(self, attribute, -1)
-        self.sampler.close()
+        if self.sampler is not None:
+            self.sampler.close()
         self.cgroup.remove()
 
 
