@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ContainerError, EngineError, from_dict
@@ -21,6 +22,59 @@ from .runtime import protocol
 from .runtime.protocol import Kind
 
 Handler = Callable[[Kind, Any], None]
+
+
+class _Turns:
+    """Which of the threads that wait reads the stream, for all: one at a time, the others sleep."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._waiting: list[_Waiting] = []
+
+    def take(self, waiting: _Waiting | None = None) -> bool:
+        """Take the turn if it is free, else line up; return whether the caller has it."""
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return True
+            if waiting is not None:
+                self._waiting.append(waiting)
+            return False
+
+    def leave(self, waiting: _Waiting) -> bool:
+        """Line up no more; return whether the caller was given the turn."""
+        with self._lock:
+            self._waiting.remove(waiting)
+            return waiting.has_turn
+
+    def wake(self) -> None:
+        """Wake those whose wait is over."""
+        with self._lock:
+            for waiting in self._waiting:
+                if waiting.done():
+                    waiting.woken.set()
+
+    def give(self) -> None:
+        """Pass the turn on to one that goes on waiting, if any does."""
+        self.wake()
+        with self._lock:
+            heir = next((waiting for waiting in self._waiting if not waiting.woken.is_set()), None)
+            self._taken = heir is not None
+            if heir is not None:
+                heir.has_turn = True
+                heir.woken.set()
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    done: Callable[[], bool]
+    woken: threading.Event = field(default_factory=threading.Event)
+    has_turn: bool = False
+
+
+WAKE_FDS_S = 0.05
+"""How often one that sleeps looks at its own descriptors."""
 
 
 class EngineClient:
@@ -33,7 +87,7 @@ class EngineClient:
         self._decoder = protocol.Decoder()
         self._handlers: dict[str, Handler] = {}
         self._write_lock = threading.Lock()
-        self._read_lock = threading.Lock()
+        self._turns = _Turns()
         self._out = protocol.Outgoing()
         self._reader = 0
         self._facts: HostFacts | None = None
@@ -111,11 +165,11 @@ class EngineClient:
         # would hand out later frames before earlier ones.
         while not self._flush() and self._reader != threading.get_ident():
             readable, _, _ = select.select([self._sock], [self._sock], [])
-            if readable and self._read_lock.acquire(blocking=False):
+            if readable and self._turns.take():
                 try:
                     self._read()
                 finally:
-                    self._read_lock.release()
+                    self._turns.give()
 
     def sync(self) -> None:
         """Wait until the engine has done all it was asked, and given back what it only held ready."""
@@ -174,19 +228,46 @@ class EngineClient:
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 break
-            if not self._read_lock.acquire(timeout=0.02):
-                continue  # another thread reads; it may have read ours
-            try:
-                writers = [] if self._flush() else [self._sock]
-                readers: list[Any] = [self._sock, *wake_fds]
-                ready, _, _ = ([], [], []) if done() else select.select(readers, writers, [], left)
-                if self._sock in ready:
-                    self._read()
-            finally:
-                self._read_lock.release()
-            if any(fd in ready for fd in wake_fds):
+            if self._has_turn(done, left, wake_fds):
+                try:
+                    woken = self._read_until(done, until, wake_fds)
+                finally:
+                    self._turns.give()
+            else:
+                woken = bool(wake_fds) and bool(select.select(wake_fds, [], [], 0)[0])
+            if woken:
                 break
         return done()
+
+    def _has_turn(self, done: Callable[[], bool], left: float | None, wake_fds: Sequence[int]) -> bool:
+        """Get the turn to read, or sleep until there is something to look at; return whether we have it."""
+        waiting = _Waiting(done)
+        if self._turns.take(waiting):
+            return True
+        limits = [s for s in (left, WAKE_FDS_S if wake_fds else None) if s is not None]
+        try:
+            waiting.woken.wait(min(limits, default=None))
+        except BaseException:
+            if self._turns.leave(waiting):
+                self._turns.give()
+            raise
+        return self._turns.leave(waiting)
+
+    def _read_until(self, done: Callable[[], bool], until: float | None, wake_fds: Sequence[int]) -> bool:
+        """Read for all until `done()` or the time has come; return whether a descriptor of ours woke us."""
+        readers: list[Any] = [self._sock, *wake_fds]
+        while not done():
+            left = None if until is None else max(0.0, until - time.monotonic())
+            writers = [] if self._flush() else [self._sock]
+            ready, writable, _ = select.select(readers, writers, [], left)
+            if self._sock in ready:
+                self._read()
+                self._turns.wake()
+            if any(fd in ready for fd in wake_fds):
+                return True
+            if not ready and not writable:
+                break  # it is time
+        return False
 
     def _read(self) -> None:
         try:
