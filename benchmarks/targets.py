@@ -82,7 +82,7 @@ TARGETS: tuple[Target, ...] = (
         at_most=1.1,
     ),
     Target(text="`%load_ext jupyter_ns`, ms", row=scale.LOAD_ROW, at_most=60.0),
-    Target(text="sampling one idle container at 10 Hz, % of a core", row=scale.SAMPLING, at_most=0.5),
+    Target(text="sampling one container at 10 Hz, % of a core", row=scale.SAMPLING, at_most=0.5),
     Target(text="live widget at 5 Hz, % of a core", row=scale.WIDGET, at_most=2.0),
     Target(
         text="start beside many live containers ÷ first",
