@@ -86,7 +86,10 @@ typedef struct {
     uint32_t count;
     int report_fd;
     int go_fd;
-    int64_t times[JNS_MAX_STEPS];
+    struct { /* sent at once: the engine should not wake up twice */
+        jns_report report;
+        int64_t times[JNS_MAX_STEPS];
+    } running;
 } jns_run;
 
 /* Where each process keeps its run: static, so that the child needs no allocation. */
@@ -331,9 +334,8 @@ static int become_init(void)
 
 static void send_running(uint32_t steps)
 {
-    jns_report r = {JNS_RUNNING, (int32_t)steps, 0, 0};
-    (void)!write(the_run.report_fd, &r, sizeof r);
-    (void)!write(the_run.report_fd, the_run.times, steps * sizeof(int64_t));
+    the_run.running.report = (jns_report){JNS_RUNNING, (int32_t)steps, 0, 0};
+    (void)!write(the_run.report_fd, &the_run.running, sizeof(jns_report) + steps * sizeof(int64_t));
 }
 
 static int exec_first(char **paths, char **argv, char **envp)
@@ -458,7 +460,7 @@ static uint32_t walk(uint32_t first, uint32_t end)
             return i;
         }
         int64_t after = now_ns();
-        the_run.times[i] = after - before;
+        the_run.running.times[i] = after - before;
         before = after;
     }
     return end;
