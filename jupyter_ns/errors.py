@@ -120,6 +120,10 @@ class ContainerKilledError(ContainerError):
         self.container = container
 
 
+class ExpectationError(ContainerError, AssertionError):
+    """What ``%expect`` said of a run does not hold."""
+
+
 class TransferError(ContainerError, TypeError):
     """A variable could not be sent into, or brought out of, the container."""
 

@@ -8,11 +8,13 @@ some drop every style. All that comes from a container, names and paths above al
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ..container import Container
 from ..namespaces import KINDS
 from ..runner import MAX_OUTPUT_CHARS
+from ..sizing import right_size
 from ..spec import LimitRecord
 from ..units import format_bytes, format_duration
 from .figure import final_png
@@ -202,8 +204,13 @@ def _final_html(container: Container, namespaces: str, changes: str) -> str:
     return (
         f'<div style="{_CARD}">{_headline_html(container, container.wall_seconds)}'
         f'<div style="display:flex;flex-wrap:wrap;gap:8px 32px;margin-top:4px"><div>{left}</div>'
-        f"<div>{namespaces}</div></div>{changes}{_weakened_html(container)}</div>"
+        f"<div>{namespaces}</div></div>{changes}{_sizing_html(container)}{_weakened_html(container)}</div>"
     )
+
+
+def _sizing_html(container: Container) -> str:
+    said = str(right_size(container, os.cpu_count() or 1))
+    return f'<div style="{MUTED}">{escape(said)}</div>' if said else ""
 
 
 def _headline_text(container: Container) -> str:
@@ -224,6 +231,9 @@ def _final_text(container: Container, namespaces: str, changes: str) -> str:
         files = change_summary(container.changes, complete=not container.changes_truncated)
         lines += ["", f"  files (copy-on-write): {files}"]
         lines += [f"  {line}" for line in changes.splitlines()]
+    sizing = right_size(container, os.cpu_count() or 1)
+    if any(sizing):
+        lines += ["", f"  {clean(sizing)}"]
     if container.weakened:
         lines += ["", *(f"  ! weaker than asked: {clean(reason)}" for reason in container.weakened)]
     return "\n".join(lines)

@@ -88,6 +88,23 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         except UsageError as e:
             raise IPythonUsageError(f"%namespaces: {e}") from None
 
+    @line_magic  # type: ignore[untyped-decorator]
+    def expect(self, line: str) -> None:
+        """Check a condition on the last run: ``%expect oom``, ``%expect cpu < 55%``; ``-h`` lists them."""
+        from ..container import Container
+        from ..expect import expect, help_text
+
+        if line.strip() in ("", "-h", "--help"):
+            print(help_text())
+            return
+        last = self.shell.user_ns.get("_container")
+        if not isinstance(last, Container):
+            raise IPythonUsageError("%expect: nothing has run yet in this notebook")
+        try:
+            print(expect(last, line))
+        except UsageError as e:
+            raise IPythonUsageError(f"%expect: {e}") from None
+
 
 def parse_line(line: str) -> RunRequest:
     """Parse the line of ``%%container`` in this kernel's directory and environment."""
