@@ -125,15 +125,10 @@ def _cpu(container: Container, host_cpus: int) -> Sizing:
 
 def _fastest(usage: Usage) -> float:
     """Return the most CPU used over any stretch of `SHORT_S`; single samples are too short to tell."""
-    pairs = zip(usage.column("time_s"), usage.column("cpu_s"), strict=True)
-    known = [(time, cpu) for time, cpu in pairs if time is not None and cpu is not None]
-    fastest, first = 0.0, 0
-    for time, cpu in known:
-        while first + 1 < len(known) and time - known[first + 1][0] >= SHORT_S:
-            first += 1
-        if time - known[first][0] >= SHORT_S:
-            fastest = max(fastest, (cpu - known[first][1]) / (time - known[first][0]))
-    return fastest
+    rates = zip(usage.column("time_s"), usage.cpu_percent_over(SHORT_S), strict=True)
+    return max(
+        (rate / 100 for time, rate in rates if rate is not None and time is not None and time >= SHORT_S), default=0
+    )
 
 
 def cpu_step(cpus: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -166,6 +167,27 @@ class Usage:
                 percents.append(max(0.0, 100.0 * (c1 - c0) / (t1 - t0)))
         return percents
 
+    def cpu_percent_over(self, window_s: float) -> list[float | None]:
+        """Return the CPU time used in the `window_s` seconds before each sample, percent of one CPU.
+
+        Smoother than `cpu_percent`, which a quota's period of 100 ms makes a saw-tooth. Early samples
+        look back to the start; a stretch between two samples that is longer than the window is taken whole.
+        """
+        percents: list[float | None] = []
+        known: deque[tuple[float, float]] = deque()
+        for row in self._rows[:]:
+            time_s, cpu_s = row[_TIME], row[_CPU]
+            if time_s is None or cpu_s is None:
+                percents.append(None)
+                continue
+            # The oldest kept is the last one before the window begins, or the first of all.
+            while len(known) > 1 and time_s - known[1][0] >= window_s:
+                known.popleft()
+            elapsed_s = time_s - known[0][0] if known else 0.0
+            percents.append(max(0.0, 100.0 * (cpu_s - known[0][1]) / elapsed_s) if elapsed_s > 0 else None)
+            known.append((time_s, cpu_s))
+        return percents
+
     @property
     def throttled_spans(self) -> list[tuple[float, float]]:
         """Stretches, start and end in seconds, between whose samples the CPU quota stopped the container."""
@@ -236,7 +258,7 @@ class Usage:
             ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")[1]
         times = self.column("time_s")
         nan = float("nan")
-        cpu = [nan if v is None else v for v in self.cpu_percent]
+        cpu = [nan if v is None else v for v in self.cpu_percent_over(0.5)]
         memory = [nan if v is None else v / 2**20 for v in self.column("memory_bytes")]
         lines = ax.plot(times, cpu, color="tab:blue", label="CPU")
         for start, end in self.throttled_spans:

@@ -53,13 +53,17 @@ class Panel(NamedTuple):
     top: float
 
 
+CPU_WINDOW_S = 0.5
+"""What a point of the CPU curve looks back on: several periods of a quota."""
+
+
 def panels(usage: Usage, limits: Limits) -> list[Panel]:
     """Arrange CPU, memory and PIDs for drawing, each with its limit or else its peak."""
     bandwidth = limits.cpu_bandwidth_us
     quota = 100.0 * bandwidth[0] / bandwidth[1] if bandwidth else None
     pids_limit = limits.pids_limit if limits.pids_limit and limits.pids_limit > 0 else None
     return [
-        _panel("CPU", usage.cpu_percent, quota, 100.0, "{:.0f} %".format),
+        _panel("CPU", usage.cpu_percent_over(CPU_WINDOW_S), quota, 100.0, "{:.0f} %".format),
         _panel("Memory", usage.column("memory_bytes"), limits.memory_bytes, 2.0**20, format_bytes),
         _panel("PIDs", usage.column("pids"), pids_limit, 4.0, "{:.0f}".format),
     ]

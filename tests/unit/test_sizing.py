@@ -24,9 +24,7 @@ def ended(
 def test_the_example_of_the_documentation() -> None:
     limits = Limits(memory_bytes=128 * MIB, nano_cpus=500_000_000)
     found = right_size(ended(limits, peak_mib=87, wall_s=10, cpu_s=3.8, throttled_s=6.2), host_cpus=2)
-    assert (
-        str(found) == "peak 87MiB of 128MiB, 0.5 CPU throttled 62 % of the time; --mem 96m --cpus 1 would have done"
-    )
+    assert str(found) == "peak 87MiB of 128MiB, 0.5 CPU throttled 62 % of the time; --mem 96m --cpus 1 would have done"
 
 
 def test_without_limits() -> None:

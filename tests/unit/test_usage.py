@@ -167,3 +167,20 @@ def test_import_needs_no_third_party_module() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_cpu_over_a_window_is_smooth_where_single_samples_are_not() -> None:
+    usage = Usage()
+    for i in range(41):  # all of each second 50-ms slice, then none: 50 % on the whole
+        usage.append({"time_s": i * 0.05, "cpu_s": (i + 1) // 2 * 0.05})
+    single = [v for v in usage.cpu_percent if v is not None]
+    assert (min(single), max(single)) == (pytest.approx(0, abs=0.01), pytest.approx(100))
+    smooth = [v for v in usage.cpu_percent_over(0.5)[10:] if v is not None]
+    assert len(smooth) == 31
+    assert all(v == pytest.approx(50, abs=5.1) for v in smooth)
+
+
+def test_cpu_over_a_window_looks_back_to_the_start_at_first() -> None:
+    usage = Usage()
+    usage.extend({"time_s": t, "cpu_s": c} for t, c in ((0.0, 0.0), (0.1, 0.1), (0.2, 0.1), (5.0, 0.58)))
+    assert usage.cpu_percent_over(0.5) == [None, pytest.approx(100), pytest.approx(50), pytest.approx(10)]
