@@ -6,6 +6,7 @@ Most imports stand in functions: `%load_ext` is quick, and the first cell pays f
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,13 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         try:
             if cell is None:
                 return subcommands.dispatch(self.shell, options.split(line))
-            request = parse_line(line)
+            words = options.split(line)
+            if words[:1] == ["together"]:
+                from . import contest
+
+                contest.run_cell(self.shell, words[1:], cell)
+                return None
+            request = parse_words(words)
             if request.help:
                 print(options.help_text())
                 return None
@@ -106,13 +113,13 @@ class ContainerMagics(Magics):  # type: ignore[misc]
             raise IPythonUsageError(f"%expect: {e}") from None
 
 
-def parse_line(line: str) -> RunRequest:
-    """Parse the line of ``%%container`` in this kernel's directory and environment."""
+def parse_words(words: Sequence[str]) -> RunRequest:
+    """Parse the words after ``%%container``, in this kernel's directory and environment."""
     from .. import options
 
     cpus = os.sched_getaffinity(0)
     return options.parse(
-        options.split(line),
+        words,
         cwd=os.getcwd(),
         environ=os.environ,
         host_cpus=os.cpu_count() or 1,

@@ -153,13 +153,10 @@ class Supervised:
         report = core.read_report(self.ends.report)
         if report is None:
             self.close_fd("report")
-            if self.state == "building":
-                self.failure = self.failure or SetupError(
-                    step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
-                    cause="the child was killed while it was building the container",
-                )  # fmt: skip
         elif report.phase == core.WAITING:
-            self._at_wait(str(self.plan.steps[report.step].args[0]))
+            # Where it was killed while it waited, its end follows.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, BrokenPipeError):
+                self._at_wait(str(self.plan.steps[report.step].args[0]))
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
         elif self.plan.steps[report.step].op is Op.EXEC:
@@ -211,7 +208,8 @@ class Supervised:
         """Let a ready child go on to its payload."""
         self.state = "running"
         self.started = time.monotonic()
-        os.write(self.ends.go, b"g")
+        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
+            os.write(self.ends.go, b"g")
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
@@ -395,9 +393,13 @@ class Supervised:
         self.status = status
         if "pid" not in self.namespaces or "pid" in self.spec.without:
             self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
-        if self.ends.report >= 0:
-            while self.ends.report >= 0:
-                self.on_report()
+        while self.ends.report >= 0:
+            self.on_report()
+        if self.state in ("building", "ready"):
+            self.failure = self.failure or SetupError(
+                step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
+                cause="the child was killed while it was building the container",
+            )  # fmt: skip
         self.state = "ended"
 
     @property
