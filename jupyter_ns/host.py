@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ class MountEntry(NamedTuple):
     options: str
     fstype: str
     source: str
+    super_options: str = ""
 
     @property
     def readonly(self) -> bool:
@@ -173,18 +175,13 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
     for line in text.splitlines():
         left, _, right = line.partition(" - ")
         f, r = left.split(" "), right.split(" ")
-        entries.append(
-            MountEntry(int(f[0]), int(f[1]), f[2], _unescape(f[3]), _unescape(f[4]), f[5], r[0], _unescape(r[1]))
-        )
+        root, path, source = map(_unescape, (f[3], f[4], r[1]))
+        entries.append(MountEntry(int(f[0]), int(f[1]), f[2], root, path, f[5], r[0], source, " ".join(r[2:])))
     return entries
 
 
 def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    for code, char in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        text = text.replace(code, char)
-    return text
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), text)
 
 
 def is_below(path: str, directory: str) -> bool:

@@ -336,15 +336,16 @@ static void send_running(uint32_t steps)
     (void)!write(the_run.report_fd, the_run.times, steps * sizeof(int64_t));
 }
 
+/* In a directory of PATH that may not be searched, the program is not found, as in a shell: exit code 127. */
 static int exec_first(char **paths, char **argv, char **envp)
 {
-    int err = ENOENT;
+    int err = ENOENT, given = argv[0] && strchr(argv[0], '/') != NULL;
     for (; *paths; paths++) {
         execve(*paths, argv, envp);
         if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
             return -1;
-        if (errno == EACCES)
-            err = EACCES; /* as execvp(3): remembered, but a later directory may have it */
+        if (errno == EACCES && (given || access(*paths, F_OK) == 0))
+            err = EACCES; /* remembered, as by execvp(3), but a later directory may have it */
     }
     errno = err;
     return -1;

@@ -269,8 +269,8 @@ class _Build:
         if not self.facts.root_entries:
             yield from self._overlay(0, f"{s}/etc-layer:/", f"{s}/root", "the host's root, copy-on-write")
             return
-        yield Step(Op.MOUNT, ("tmpfs", f"{s}/root", "tmpfs", NODEV, "mode=0755"), why="the root, put together below")
         yield Step(Op.MKDIR, (f"{s}/u0", 0o755), why="the root itself is no overlay")
+        yield Step(Op.MOUNT, (f"{s}/u0", f"{s}/root", None, BIND, None), why="the root, put together below")
         for entry in self.facts.root_entries:
             target = f"{s}/root{entry.path}"
             if entry.kind == "dir":

@@ -24,7 +24,11 @@ class Layer(NamedTuple):
 
 
 def collect_changes(
-    staging_fd: int, layers: list[Layer], *, own: frozenset[str] = frozenset()
+    staging_fd: int,
+    layers: list[Layer],
+    *,
+    own: frozenset[str] = frozenset(),
+    standing: frozenset[str] = frozenset(),
 ) -> tuple[list[tuple[str, str]], bool]:
     """List what was added, changed and deleted, sorted by path.
 
@@ -36,6 +40,8 @@ def collect_changes(
         The upper directories.
     own : frozenset of str
         Paths that building the container made; not listed.
+    standing : frozenset of str
+        Paths that building made in place of the host's; what is gone of them has been deleted.
 
     Returns
     -------
@@ -45,33 +51,45 @@ def collect_changes(
         Whether there were more than `MAX_CHANGES`.
     """
     found: list[tuple[str, str]] = []
+    gone = set(standing)
     for layer in layers:
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
-        for change in _walk(fd, layer.path.rstrip("/"), own):
+        for change in _walk(fd, layer.path.rstrip("/"), own, gone):
             found.append(change)
             if len(found) > MAX_CHANGES:
                 return sorted(found[:MAX_CHANGES], key=lambda c: c[1]), True
+    found += (("D", path) for path in gone)
     return sorted(found, key=lambda c: c[1]), False
 
 
-def _walk(fd: int, prefix: str, own: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Walk one directory of an upper layer; takes over `fd`."""
+def _walk(fd: int, prefix: str, own: frozenset[str], gone: set[str]) -> Iterator[tuple[str, str]]:
+    """Walk one directory of an upper layer; takes over `fd`, and takes what it meets out of `gone`."""
     try:
         with os.scandir(fd) as entries:
             for entry in entries:
                 path = f"{prefix}/{entry.name}"
+                gone.discard(path)
                 info = entry.stat(follow_symlinks=False)
                 if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
                     yield "D", path
                     continue
-                kind = "" if path in own else _kind(path, info)
+                unchanged = path in own or (entry.is_symlink() and _same_link(path, entry.name, fd))
+                kind = "" if unchanged else _kind(path, info)
                 if kind:
                     yield kind, path
                 if stat.S_ISDIR(info.st_mode):
                     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-                    yield from _walk(os.open(entry.name, flags, dir_fd=fd), path, own)
+                    yield from _walk(os.open(entry.name, flags, dir_fd=fd), path, own, gone)
     finally:
         os.close(fd)
+
+
+def _same_link(path: str, name: str, directory: int) -> bool:
+    """Whether a symbolic link points where the host's does."""
+    try:
+        return os.readlink(name, dir_fd=directory) == os.readlink(path)
+    except OSError:  # one of them is not there, or no link
+        return False
 
 
 def _kind(path: str, info: os.stat_result) -> str:

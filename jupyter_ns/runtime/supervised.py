@@ -302,13 +302,14 @@ class Supervised:
         """Deliver SIGINT as a terminal would: to every process of the container.
 
         A PID 1 without a handler never sees it (pid_namespaces(7)): a program that is one gets a
-        quarter of a second to end by itself, then the container is killed.
+        quarter of a second to end by itself, then the container is killed. One that ignores it on purpose
+        goes on, as after Ctrl-C; `kill` is for the second time.
         """
         self.reason = self.reason or "interrupted"
         for pid in self.cgroup.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
-        if not self.spec.python and not self.spec.init and not catches(self.pid, signal.SIGINT):
+        if not self.spec.python and not self.spec.init and defaults(self.pid, signal.SIGINT):
             self.kill_at = time.monotonic() + 0.25
             self._look_by(self.kill_at)
 
@@ -447,7 +448,7 @@ class Supervised:
             return []
         covering = [layer for layer in self._layers() if is_below(self.spec.workdir, layer.path)]
         layer = max(covering, key=lambda one: len(one.path))
-        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir)
+        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir, self._made)
 
     def _layers(self) -> list[Layer]:
         layers = [Layer("u0", "/")]
@@ -460,7 +461,16 @@ class Supervised:
         """List what was written to the copy-on-write layers."""
         if self.layer_fd < 0:
             return [], False
-        return collect_changes(self.layer_fd, self._layers(), own=frozenset(m.destination for m in self.spec.mounts))
+        entries = self.engine.facts.root_entries
+        # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
+        own = self._made | {m.destination for m in self.spec.mounts}
+        standing = frozenset(e.path for e in entries)
+        return collect_changes(self.layer_fd, self._layers(), own=own, standing=standing)
+
+    @property
+    def _made(self) -> frozenset[str]:
+        """Directories and files made in an empty root, for the host's to be mounted on."""
+        return frozenset(e.path for e in self.engine.facts.root_entries if e.kind != "link")
 
     def close_fd(self, name: str) -> None:
         """Close one of our ends."""
@@ -516,12 +526,14 @@ def setup_error(plan: Plan, index: int, number: int) -> SetupError:
     )
 
 
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal: ``SigCgt`` in proc_pid_status(5)."""
-    with contextlib.suppress(OSError, StopIteration), open(f"/proc/{pid}/status") as f:
-        line = next(row for row in f if row.startswith("SigCgt:"))
-        return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
+def defaults(pid: int, number: int) -> bool:
+    """Whether a process neither catches nor ignores a signal: ``SigCgt``, ``SigIgn`` in proc_pid_status(5)."""
+    masks = 0
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as f:
+        for row in f:
+            if row.startswith(("SigCgt:", "SigIgn:")):
+                masks |= int(row.split()[1], 16)
+    return not masks >> (number - 1) & 1
 
 
 _CUMULATIVE = frozenset((1, 2, 3, 4, 5, 10, 11))
