@@ -34,6 +34,9 @@ PSEUDO_FILESYSTEMS = frozenset(
 )
 # The container has these for itself, so nothing that the host mounted below them is taken over.
 OWN_DIRECTORIES = ("/proc", "/sys", "/dev", "/tmp")
+ID_COUNT = 65536
+DEFAULT_FIRST_ID = 0x6FFF0000
+"""The last 65536 of the IDs that systemd leaves to containers (0x80000 to 0x6FFFFFFF): uid-gid(7), "UIDs and GIDs"."""
 
 
 class MountEntry(NamedTuple):
@@ -103,6 +106,8 @@ class HostFacts:
         The notebook user's IDs, outside.
     id_ranges : bool
         More than one ID is mapped in the engine's user namespace (newuidmap(1)).
+    private_ids : tuple of int
+        For ``--userns private`` as root: first user ID and group ID outside, and how many of each.
     namespaces : dict of str to str
         Kind to reason why it cannot be made; empty reason: it can.
     overlay_error, mknod_error, proc_error, sysfs_error, seccomp_error, setattr_error : str
@@ -127,6 +132,7 @@ class HostFacts:
     uid: int = 0
     gid: int = 0
     id_ranges: bool = True
+    private_ids: tuple[int, int, int] = (DEFAULT_FIRST_ID, DEFAULT_FIRST_ID, ID_COUNT)
     cpus: int = 1
     last_cap: int = 40
     namespaces: dict[str, str] = field(default_factory=dict)
@@ -158,8 +164,9 @@ class HostFacts:
         d["root_entries"] = tuple(RootEntry(*e) for e in d.get("root_entries", ()))
         for key in ("masked", "readonly_paths", "cgroup_mounts"):
             d[key] = tuple(tuple(p) for p in d.get(key, ()))
-        for key in ("staging", "weakened"):
-            d[key] = tuple(d.get(key, ()))
+        for key in ("staging", "weakened", "private_ids"):
+            if key in d:
+                d[key] = tuple(d[key])
         return cls(**d)
 
 

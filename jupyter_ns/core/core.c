@@ -15,7 +15,8 @@
  * One step is one system call. The exceptions, each because the call is useless alone:
  * JNS_WRITE and JNS_SETNS_PATH (open), JNS_LINK_UP (a socket), JNS_BOUNDING (a call for
  * each capability), JNS_SIGNALS (for each signal), JNS_FDS, JNS_EXEC (a call for each
- * directory of PATH), and JNS_INIT.
+ * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped) and
+ * JNS_FSIDS (the kernel takes capabilities away with the user ID).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,8 +61,19 @@ _Static_assert(sizeof(jns_report) == 16, "a report is one atomic pipe write");
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
+#ifndef SYS_open_tree
+#define SYS_open_tree 428
+#define SYS_move_mount 429
+#endif
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
+#endif
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#define MOVE_MOUNT_F_EMPTY_PATH 4
+#endif
+#ifndef MOUNT_ATTR_IDMAP
+#define MOUNT_ATTR_IDMAP 0x00100000
 #endif
 
 /* glibc 2.36 has a struct of this name, older ones do not; ours is the ABI. */
@@ -239,6 +251,38 @@ static int set_capabilities(uint64_t permitted, uint64_t inheritable)
     struct __user_cap_data_struct data[2] = {
         {(uint32_t)permitted, (uint32_t)permitted, (uint32_t)inheritable},
         {(uint32_t)(permitted >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)}};
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+/* mount_setattr(2): only the clone of a mount can be given a map, and only before it is attached. */
+static int idmap(const char *source, const char *target, int64_t userns_fd)
+{
+    struct jns_mount_attr attr = {MOUNT_ATTR_IDMAP, 0, 0, (uint64_t)userns_fd};
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int r = (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr);
+    if (r == 0)
+        r = (int)syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
+    int err = errno;
+    (void)close(fd);
+    errno = err;
+    return r;
+}
+
+/* Files that are made from here on belong to these IDs. Capabilities over files stay: capabilities(7). */
+static int set_fs_ids(int64_t uid, int64_t gid)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    (void)syscall(SYS_setfsgid, gid);
+    (void)syscall(SYS_setfsuid, uid);
+    if (syscall(SYS_setfsgid, -1) != gid || syscall(SYS_setfsuid, -1) != uid) { /* they report no errors */
+        errno = EPERM;
+        return -1;
+    }
     return (int)syscall(SYS_capset, &header, data);
 }
 
@@ -437,6 +481,12 @@ static int perform(const jns_step *step, int index)
     case JNS_EXEC:
         send_running((uint32_t)index);
         return exec_first(list_of(step->s[0]), list_of(step->s[1]), list_of(step->s[2]));
+    case JNS_IDMAP:
+        return idmap(s[0], s[1], n[0]);
+    case JNS_FSIDS:
+        return set_fs_ids(n[0], n[1]);
+    case JNS_CLOSE:
+        return close((int)n[0]);
     case JNS_PAUSE:
         send_running((uint32_t)index);
         (void)close(the_run.report_fd); /* the streams stay open: they are for whoever enters */

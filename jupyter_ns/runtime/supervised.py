@@ -177,7 +177,7 @@ class Supervised:
             self._on_ready()
             return
         os.write(self.ends.go, b"g")
-        if label == "layer":
+        if label == "layer" and not self.recipe.remapped:
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
@@ -452,8 +452,8 @@ class Supervised:
 
     def _layers(self) -> list[Layer]:
         layers = [Layer("u0", "/")]
-        paths = [s.path for s in self.engine.facts.submounts] + list(self.recipe.exposed)
-        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
+        paths = [s.path for s in self.recipe.facts.submounts] + list(self.recipe.exposed)
+        overlaid = {s.path for s in self.recipe.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
         layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
         return layers
 
@@ -461,16 +461,17 @@ class Supervised:
         """List what was written to the copy-on-write layers."""
         if self.layer_fd < 0:
             return [], False
-        entries = self.engine.facts.root_entries
+        entries = self.recipe.facts.root_entries
         # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
         own = self._made | {m.destination for m in self.spec.mounts}
         standing = frozenset(e.path for e in entries)
-        return collect_changes(self.layer_fd, self._layers(), own=own, standing=standing)
+        first_ids = self.recipe.facts.private_ids[:2] if self.recipe.remapped else (0, 0)
+        return collect_changes(self.layer_fd, self._layers(), own=own, standing=standing, first_ids=first_ids)
 
     @property
     def _made(self) -> frozenset[str]:
         """Directories and files made in an empty root, for the host's to be mounted on."""
-        return frozenset(e.path for e in self.engine.facts.root_entries if e.kind != "link")
+        return frozenset(e.path for e in self.recipe.facts.root_entries if e.kind != "link")
 
     def close_fd(self, name: str) -> None:
         """Close one of our ends."""
