@@ -108,11 +108,9 @@ static jns_run the_run;
 
 /* A string list is: uint64 count, then count + 1 uint64 slots. Slots hold offsets; turn them
  * into pointers, in place. Returns 0, or -1 where the image does not hold together. */
-static int relocate_list(unsigned char *image, uint64_t size, uint32_t offset)
+static int relocate_list(unsigned char *image, uint64_t size, uint32_t data, uint32_t offset)
 {
-    if (!offset)
-        return 0;
-    if (offset % 8 || offset + 16 > size)
+    if (offset < data || offset % 8 || (uint64_t)offset + 16 > size) /* among the steps, it would change them */
         return -1;
     uint64_t *list = (uint64_t *)(void *)(image + offset);
     uint64_t n = list[0];
@@ -125,6 +123,36 @@ static int relocate_list(unsigned char *image, uint64_t size, uint32_t offset)
     }
     list[n + 1] = 0;
     return 0;
+}
+
+/* Bytes of each element of the array at s0, of which there are n0; 0 where s0 is none. */
+static uint64_t element_size(int op)
+{
+    switch (op) {
+    case JNS_HOSTNAME:
+    case JNS_DOMAINNAME:
+        return 1;
+    case JNS_SETGROUPS:
+        return 4;
+    case JNS_SECCOMP:
+    case JNS_FDS:
+        return 8;
+    default:
+        return 0;
+    }
+}
+
+static int step_is_sound(const jns_step *step, uint64_t size)
+{
+    uint64_t each = element_size(step->op), n = (uint64_t)step->n[0]; /* negative: huge */
+    for (int k = 0; k < 4; k++)
+        if (step->s[k] >= size)
+            return 0;
+    if (each && n && (!step->s[0] || n > (size - step->s[0]) / each || (each > 1 && step->s[0] % 4)))
+        return 0;
+    if (step->op == JNS_WRITE && n > size - step->s[1])
+        return 0;
+    return step->op != JNS_LINK_UP || step->s[0];
 }
 
 /* Copy the image and check every offset, so that the child need not. The image ends in NUL,
@@ -144,21 +172,11 @@ static int prepare(const void *image, uint64_t size, uint32_t count, int report_
     the_run.go_fd = go_fd;
     for (uint32_t i = 0; i < count; i++) {
         const jns_step *step = &the_run.steps[i];
-        uint64_t need = 0; /* bytes that s0 must reach over, for the ops that take an array */
-        for (int k = 0; k < 4; k++)
-            if (step->s[k] >= size)
-                goto invalid;
-        if (step->op == JNS_SETGROUPS)
-            need = (uint64_t)step->n[0] * 4;
-        else if (step->op == JNS_SECCOMP || step->op == JNS_FDS)
-            need = (uint64_t)step->n[0] * 8;
-        else if (step->op == JNS_WRITE && (step->n[0] < 0 || (uint64_t)step->n[0] > size - step->s[1]))
-            goto invalid;
-        if (step->n[0] < 0 ? need != 0 : need > size - step->s[0])
+        if (!step_is_sound(step, size))
             goto invalid;
         if (step->op == JNS_EXEC)
             for (int k = 0; k < 3; k++)
-                if (!step->s[k] || relocate_list(the_run.image, size, step->s[k]))
+                if (relocate_list(the_run.image, size, count * (uint32_t)sizeof(jns_step), step->s[k]))
                     goto invalid;
     }
     return 0;
