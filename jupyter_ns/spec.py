@@ -57,7 +57,7 @@ class LimitRecord(NamedTuple):
     effective : str
         What the kernel read back.
     file : str
-        The kernel file it was written to; ``"rlimit"`` for a substitute.
+        The kernel file it was written to; ``"watched"`` where the engine looks and kills.
     """
 
     name: str

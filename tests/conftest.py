@@ -13,7 +13,7 @@ import pytest
 from jupyter_ns.cgroups.facts import CgroupFacts
 from jupyter_ns.cgroups.processes import start_time
 from jupyter_ns.client import EngineClient, close_client, get_client
-from jupyter_ns.errors import ContainerError
+from jupyter_ns.errors import ContainerError, UnsupportedError
 from jupyter_ns.host import HostFacts
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.protocol import Kind
@@ -40,6 +40,12 @@ def missing(facts: HostFacts, ability: str) -> str:
         return "" if cgroup.base(name) else cgroup.unavailable.get(name, "no such controller")
     if kind == "namespace":
         return facts.namespaces.get(name, "")
+    if ability == "private":
+        try:
+            Run(get_client(), ContainerSpec(argv=("true",), workdir="/", userns="private"), Sink()).execute()
+        except UnsupportedError as e:
+            return str(e)
+        return ""
     table: dict[str, str] = {
         "root": f"the engine is root in a user namespace only (uid {facts.uid})" if facts.rootless else "",
         "userns": facts.namespaces.get("user", ""),

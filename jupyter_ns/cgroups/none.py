@@ -25,8 +25,9 @@ WATCH_S = 0.02
 WATCHED = ("memory_bytes", "pids_limit")
 DELEGATE = "start the notebook server in a cgroup of its own: systemd-run --user --scope -p Delegate=yes jupyter lab"
 SOURCE = "sampled /proc/PID/statm"
-SUBSTITUTE = "rlimit"
-"""What a `LimitRecord` names in place of a kernel file."""
+WATCHED_BY = "watched"
+"""What a `LimitRecord` names in place of a kernel file. No rlimit would do: RLIMIT_AS counts what is only
+reserved, RLIMIT_NPROC all processes of the user, and each but the second bounds one process, getrlimit(2)."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -120,7 +121,7 @@ class NoCgroup(Cgroup):
         for field in WATCHED:
             value = getattr(self.limits, field)
             if value is not None and value > 0:
-                self._records[field, SUBSTITUTE] = LimitRecord(field, value, str(value), SUBSTITUTE)
+                self._records[field, WATCHED_BY] = LimitRecord(field, value, str(value), WATCHED_BY)
                 self.notes.append(f"{OPTIONS[field]}: {_MEANING[field]}")
 
     def watch(self, pid: int) -> None:

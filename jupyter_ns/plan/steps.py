@@ -58,6 +58,9 @@ class Op(IntEnum):
     EXEC = 32
     CHMOD = 33
     PAUSE = 34
+    IDMAP = 35
+    FSIDS = 36
+    CLOSE = 37
 
 
 MOUNT_FLAGS = {
@@ -178,6 +181,11 @@ OPS: dict[Op, OpInfo] = {
     Op.EXEC: OpInfo("execve", "execve(2)", "lll", ("paths", "argv", "envp:count")),
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
+    Op.IDMAP: OpInfo(
+        "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")
+    ),
+    Op.FSIDS: OpInfo("setfsuid, setfsgid, capset", "setfsuid(2)", "nn", ("uid", "gid")),
+    Op.CLOSE: OpInfo("close", "close(2)", "n", ("fd",)),
 }
 
 

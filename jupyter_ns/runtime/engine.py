@@ -31,6 +31,7 @@ from ..plan.steps import Op
 from ..spec import ContainerSpec
 from . import protocol
 from .parked import Parked
+from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, Kind, Outgoing
 from .recipes import STAND_IN, Recipe, Recipes
 from .setup import prepare_host
@@ -64,6 +65,7 @@ class Engine:
         self._order = itertools.count()
         self._hello: dict[str, Any] = {}
         self._facts: HostFacts | None = None
+        self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
         self._recipes = Recipes()
@@ -205,7 +207,7 @@ class Engine:
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
-        recipe = self._recipes.get(request, self.facts, self._join_files)
+        recipe = self._recipes.get(request, self._facts_for, self._join_files)
         made = self._parked.take(recipe)
         if made is None:
             made = self._build(container, recipe)
@@ -229,6 +231,14 @@ class Engine:
         self.tell(Kind.REPLY, container, True)
 
     # ---- containers ----
+
+    def _facts_for(self, spec: ContainerSpec) -> HostFacts:
+        """Return what the host can do for a spec; what only some need is found out when it is first asked for."""
+        if spec.userns != "private" or self.facts.rootless:
+            return self.facts
+        if self._private_facts is None:
+            self._private_facts = probe_private(self.facts)
+        return self._private_facts
 
     def _join_files(self, spec: ContainerSpec, in_zygote: bool) -> tuple[str, ...]:
         """Learn, from a cgroup made for a moment, how a child joins one; this also tries the limits.
@@ -255,6 +265,8 @@ class Engine:
         ends, child = make_pipes(recipe.spec.python)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         try:
+            if recipe.remapped:
+                child["userns"] = open_map(self.facts.private_ids)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
@@ -298,7 +310,10 @@ class Engine:
         return str(first.args[1]) if first is not None else ""
 
     def write_id_maps(self, pid: int) -> None:
-        """Map every ID that the engine has to itself in the child's user namespace."""
+        """Map the IDs of a child's user namespace: root's to their range, a user's each to itself."""
+        if not self.facts.rootless:
+            write_maps(pid, self.facts.private_ids)
+            return
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/self/{name}") as f:
                 ranges = [tuple(map(int, line.split())) for line in f]
@@ -337,6 +352,8 @@ class Engine:
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }
+        if c.recipe.facts is not self.facts:
+            payload["facts"] = c.recipe.facts.to_dict()
         self.tell(Kind.STARTED, c.id, payload)
 
     def tell_sample(self, c: Supervised, sample: list[Any]) -> None:

@@ -117,7 +117,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
             NEWNS,
         ),
         keyring_error=attempt([Step(Op.KEYRING)]),
-        submounts=(*parts, *_submounts(mounts, overlay)),
+        submounts=(*parts, *submounts(mounts, overlay)),
         root_entries=tuple(entries),
         masked=tuple(_existing(masked_paths(range(os.cpu_count() or 1)))),
         readonly_paths=tuple(_existing(p.path for p in READONLY_PATHS)),
@@ -154,7 +154,8 @@ def _overlay_probe(base: list[Step], staging: str, rootless: bool) -> Callable[[
     return overlay
 
 
-def _submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> Iterable[Submount]:
+def submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> Iterable[Submount]:
+    """List the mounts that a container takes over; `overlay` says why a directory cannot be a lower layer."""
     verdicts: dict[tuple[str, str, bool], str] = {}
     entries = list(mounts)
     for m in entries:

@@ -174,7 +174,7 @@ class Supervised:
             self._on_ready()
             return
         os.write(self.ends.go, b"g")
-        if label == "layer":
+        if label == "layer" and not self.recipe.remapped:
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
@@ -300,13 +300,14 @@ class Supervised:
         """Deliver SIGINT as a terminal would: to every process of the container.
 
         A PID 1 without a handler never sees it (pid_namespaces(7)): a program that is one gets a
-        quarter of a second to end by itself, then the container is killed.
+        quarter of a second to end by itself, then the container is killed. One that ignores it on purpose
+        goes on, as after Ctrl-C; `kill` is for the second time.
         """
         self.reason = self.reason or "interrupted"
         for pid in self.cgroup.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
-        if not self.spec.python and not self.spec.init and not catches(self.pid, signal.SIGINT):
+        if not self.spec.python and not self.spec.init and defaults(self.pid, signal.SIGINT):
             self.kill_at = time.monotonic() + 0.25
             self._look_by(self.kill_at)
 
@@ -449,12 +450,12 @@ class Supervised:
             return []
         covering = [layer for layer in self._layers() if is_below(self.spec.workdir, layer.path)]
         layer = max(covering, key=lambda one: len(one.path))
-        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir)
+        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir, self._made)
 
     def _layers(self) -> list[Layer]:
         layers = [Layer("u0", "/")]
-        paths = [s.path for s in self.engine.facts.submounts] + list(self.recipe.exposed)
-        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
+        paths = [s.path for s in self.recipe.facts.submounts] + list(self.recipe.exposed)
+        overlaid = {s.path for s in self.recipe.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
         layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
         return layers
 
@@ -462,7 +463,17 @@ class Supervised:
         """List what was written to the copy-on-write layers."""
         if self.layer_fd < 0:
             return [], False
-        return collect_changes(self.layer_fd, self._layers(), own=frozenset(m.destination for m in self.spec.mounts))
+        entries = self.recipe.facts.root_entries
+        # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
+        own = self._made | {m.destination for m in self.spec.mounts}
+        standing = frozenset(e.path for e in entries)
+        first_ids = self.recipe.facts.private_ids[:2] if self.recipe.remapped else (0, 0)
+        return collect_changes(self.layer_fd, self._layers(), own=own, standing=standing, first_ids=first_ids)
+
+    @property
+    def _made(self) -> frozenset[str]:
+        """Directories and files made in an empty root, for the host's to be mounted on."""
+        return frozenset(e.path for e in self.recipe.facts.root_entries if e.kind != "link")
 
     def close_fd(self, name: str) -> None:
         """Close one of our ends."""
@@ -518,12 +529,14 @@ def setup_error(plan: Plan, index: int, number: int) -> SetupError:
     )
 
 
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal: ``SigCgt`` in proc_pid_status(5)."""
-    with contextlib.suppress(OSError, StopIteration), open(f"/proc/{pid}/status") as f:
-        line = next(row for row in f if row.startswith("SigCgt:"))
-        return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
+def defaults(pid: int, number: int) -> bool:
+    """Whether a process neither catches nor ignores a signal: ``SigCgt``, ``SigIgn`` in proc_pid_status(5)."""
+    masks = 0
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as f:
+        for row in f:
+            if row.startswith(("SigCgt:", "SigIgn:")):
+                masks |= int(row.split()[1], 16)
+    return not masks >> (number - 1) & 1
 
 
 _CUMULATIVE = frozenset((1, 2, 3, 4, 5, 10, 11))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 FIRST_FD = 200
 """The child finds its descriptors from here on, in this order, whatever their numbers were before."""
-FD_ORDER = ("stdin", "stdout", "stderr", "channel", "report", "go")
+FD_ORDER = ("stdin", "stdout", "stderr", "channel", "report", "go", "userns")
+"""The last is not always there."""
 
 
 class ZygoteClient:
@@ -80,7 +81,7 @@ class ZygoteClient:
             "parked": container.parked,
         }
         self._waiting[container.id] = container
-        self._send(message, [fds[name] for name in FD_ORDER])
+        self._send(message, [fds[name] for name in FD_ORDER if name in fds])
 
     def _on_message(self) -> None:
         data = self._sock.recv(1 << 16)

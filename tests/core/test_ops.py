@@ -20,6 +20,7 @@ import pytest
 from jupyter_ns import core
 from jupyter_ns.namespaces import BY_NAME
 from jupyter_ns.plan.steps import MOUNT_FLAGS, Op, Plan, Step
+from jupyter_ns.runtime import private
 from jupyter_ns.security.syscalls import NUMBERS
 
 pytestmark = pytest.mark.needs("root")
@@ -139,6 +140,32 @@ def test_mount_setattr(tmp_path: Path) -> None:
         assert "ro" in mounts(pid)[str(tmp_path)][5].split(",")
     assert failure([*steps, Step(Op.MKDIR, (f"{tmp_path}/x", 0o755))], NEWNS) == (3, errno.EROFS)
     assert failure([PRIVATE_ROOT, Step(Op.MOUNT_SETATTR, (f"{tmp_path}/absent", 0, 1, 0))], NEWNS) == (1, errno.ENOENT)
+
+
+def test_idmap_and_close(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / "target"
+    target.mkdir()
+    fd = private.open_map((7000, 8000, 10))
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    steps = [PRIVATE_ROOT, Step(Op.IDMAP, (str(tmp_path), str(target), fd))]
+    try:
+        with parked([*steps, Step(Op.CLOSE, (fd,))], NEWNS) as pid:
+            info = os.stat(f"/proc/{pid}/root{target}/file")
+            assert (info.st_uid, info.st_gid) == (7000, 8000)
+            assert str(fd) not in os.listdir(f"/proc/{pid}/fd")
+        assert os.stat(tmp_path / "file").st_uid == 0
+        for source, place, map_fd, number in (
+            (f"{tmp_path}/absent", target, fd, errno.ENOENT),
+            (tmp_path, f"{tmp_path}/absent", fd, errno.ENOENT),
+            (tmp_path, target, null, errno.EINVAL),
+        ):
+            step = Step(Op.IDMAP, (str(source), str(place), map_fd))
+            assert failure([PRIVATE_ROOT, step], NEWNS) == (1, number)
+        assert failure([Step(Op.CLOSE, (9999,))]) == (0, errno.EBADF)
+    finally:
+        os.close(fd)
+        os.close(null)
 
 
 # ---- files ----
@@ -261,6 +288,16 @@ def test_ids() -> None:
         assert field(pid, "Groups").split() == ["7", "8"]
     for step in steps:
         assert failure([NO_CAPABILITIES, step]) == (1, errno.EPERM)
+
+
+def test_fsids_leave_the_capabilities(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with parked([Step(Op.FSIDS, (1234, 2345)), Step(Op.WRITE, (str(path), "x"))]) as pid:
+        assert field(pid, "Uid").split() == ["0", "0", "0", "1234"]
+        assert field(pid, "Gid").split() == ["0", "0", "0", "2345"]
+        assert field(pid, "CapEff") == field(os.getpid(), "CapEff")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
+    assert failure([NO_CAPABILITIES, Step(Op.FSIDS, (1234, 2345))]) == (1, errno.EPERM)
 
 
 def test_rlimit() -> None:

@@ -92,7 +92,7 @@ print(c.reason, c.exit_code, [r.file for r in c.limits if r.name == "memory_byte
 
 
 @pytest.mark.parametrize(
-    ("uid", "delegated", "file"), [(0, True, "memory.max"), (USER, True, "memory.max"), (USER, False, "rlimit")]
+    ("uid", "delegated", "file"), [(0, True, "memory.max"), (USER, True, "memory.max"), (USER, False, "watched")]
 )
 def test_out_of_memory(uid: int, delegated: bool, file: str) -> None:
     lines = evaluate(OOM, uid=uid, delegated=delegated)
