@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .. import core
@@ -21,7 +22,7 @@ from ..host import DEFAULT_FIRST_ID, ID_COUNT, HostFacts, parse_mountinfo, visib
 from ..namespaces import BY_NAME
 from ..plan.build import BIND, NODEV, NOEXEC, NOSUID, PRIVATE, RDONLY, REC, REMOUNT
 from ..plan.steps import Op, Plan, Step
-from .probe import NEWNS, attempt, submounts
+from .probe import NEWNS, attempt, submounts, try_layers
 
 ACCOUNTS = ("jupyter_ns", "dockremap")
 """Whose ranges in /etc/subuid and /etc/subgid are used, in this order; the second is Docker's own name."""
@@ -145,30 +146,34 @@ def probe_private(facts: HostFacts) -> HostFacts:
         Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None)),
         Step(Op.FSIDS, facts.private_ids[:2]),
         Step(Op.MOUNT, ("tmpfs", staging, "tmpfs", 0, None)),
-        *(Step(Op.MKDIR, (f"{staging}/{name}", 0o755)) for name in "luwm"),
     ]
 
-    def overlay(lower: str, *more: Step) -> str:
-        data = f"lowerdir={staging}/l,upperdir={staging}/u,workdir={staging}/w"
-        mount = Step(Op.MOUNT, ("overlay", f"{staging}/m", "overlay", 0, data))
-        return attempt([*base, Step(Op.IDMAP, (lower, f"{staging}/l", fd)), mount, *more], NEWNS)
+    def layer(number: int, lower: str) -> list[Step]:
+        at = {letter: f"{staging}/{letter}{number}" for letter in "luwm"}
+        data = f"lowerdir={at['l']},upperdir={at['u']},workdir={at['w']}"
+        return [
+            *(Step(Op.MKDIR, (path, 0o755)) for path in at.values()),
+            Step(Op.IDMAP, (lower, at["l"], fd)),
+            Step(Op.MOUNT, ("overlay", at["m"], "overlay", 0, data)),
+        ]
 
-    sys = f"{staging}/m/sys"
+    sys = f"{staging}/m0/sys"
     try:
-        error = overlay(
-            "/",
+        steps = [
+            *base,
+            *layer(0, "/"),
             Step(Op.MOUNT, ("/sys", sys, None, BIND, None)),
             Step(Op.MOUNT, (None, sys, None, REMOUNT | BIND | RDONLY, None)),
             Step(Op.UNSHARE, (LATE,)),
             Step(Op.MOUNT, ("sysfs", sys, "sysfs", NOSUID | NODEV | NOEXEC | RDONLY, None)),
-        )
-        if error:
+        ]
+        if error := attempt(steps, NEWNS):
             raise UnsupportedError(
                 f"--userns private: {error}. It takes Linux 5.19 and a root on a file system that can show its files "
                 "with other owners (ext4, XFS, Btrfs); where the notebook's user is not root, there always is one"
             )
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
             mounts = visible_mounts(parse_mountinfo(f.read()))
-        return replace(facts, submounts=tuple(submounts(mounts, overlay)))
+        return replace(facts, submounts=tuple(submounts(mounts, partial(try_layers, base, layer))))
     finally:
         os.close(fd)
