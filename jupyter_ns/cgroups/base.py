@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
+from .. import core
 from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
-from . import files
+from . import devices, files
 from .facts import (
     ACCEPTED,
     BANDWIDTH,
@@ -56,7 +57,7 @@ class Cgroup(ABC):
         self._fds: dict[str, int] = {}
         self.limits = Limits()
         self._where = {c: place.directory for place in places for c in place.controllers}
-        self._records: dict[tuple[str, str], LimitRecord] = {}
+        self._records: dict[tuple[str, ...], LimitRecord] = {}
         self.notes: list[str] = []
 
     @property
@@ -78,6 +79,12 @@ class Cgroup(ABC):
     def directories(self) -> tuple[str, ...]:
         """Its directories, one a hierarchy."""
         return tuple(place.directory for place in self._places)
+
+    def place(self, controller: str) -> Place:
+        """Return its directory in the hierarchy of `controller`, made on first use."""
+        if controller not in self._where:
+            self._join(controller)
+        return next(p for p in self._places if controller in p.controllers)
 
     def file(self, controller: str, name: str) -> str | None:
         """Return the path of a kernel file, or None where it does not exist."""
@@ -121,11 +128,20 @@ class Cgroup(ABC):
     def _apply(self, setting: Setting) -> None:
         path = f"{self._where[setting.controller]}/{setting.file}"
         try:
-            effective = files.write_back(path, setting.value).partition("\n")[0]
+            told = files.write_back(path, setting.value).splitlines()
+            effective = next((line for line in told if line.startswith(setting.line)), "")
             if setting.effective_file:
                 effective = files.read(f"{os.path.dirname(path)}/{setting.effective_file}").strip()
         except OSError as e:
-            refused = (errno.EINVAL, errno.ERANGE, errno.EBUSY, errno.ENOSPC, errno.EACCES)
+            refused = (
+                errno.EINVAL,
+                errno.ERANGE,
+                errno.EBUSY,
+                errno.ENOSPC,
+                errno.ENODEV,
+                errno.EOPNOTSUPP,
+                errno.EACCES,
+            )
             # cpuset answers EACCES to what the parent lacks; elsewhere it is about permission.
             if e.errno not in refused or (e.errno == errno.EACCES and setting.controller != "cpuset"):
                 raise
@@ -133,7 +149,7 @@ class Cgroup(ABC):
         if setting.effective_file and setting.requested and id_set(effective) != id_set(setting.requested):
             self._refuse(setting, f"only {effective} took effect")
         record = LimitRecord(setting.field, setting.requested, effective, setting.file)
-        self._records[record.name, record.file] = record
+        self._records[record.name, record.file, setting.line] = record
 
     def _refuse(self, setting: Setting, why: str) -> None:
         accepted = ACCEPTED.get(setting.field, "another value")
@@ -153,6 +169,50 @@ class Cgroup(ABC):
                 files.write(f"{place.directory}/cgroup.procs", str(pid))
             except ProcessLookupError:
                 continue  # it ended meanwhile
+
+    def allow_devices(self, extra: tuple[str, ...], default_program_fd: int) -> None:
+        """Let the usual devices be used and these, and no other.
+
+        Parameters
+        ----------
+        extra : tuple of str
+            Rules; `devices.ALL` among them takes every restriction away.
+        default_program_fd : int
+            Version 2: the program for the usual devices, loaded once for all.
+
+        Raises
+        ------
+        UsageError
+            If a cgroup above does not have one of `extra` to give.
+        OSError
+            As write(2) and bpf(2).
+        """
+        if devices.ALL in extra:
+            return
+        rules = devices.parse_rules((*devices.DEFAULT, *extra))
+        fd = core.load_device_program(devices.program(rules)) if extra and self.version == 2 else default_program_fd
+        try:
+            told = self.restrict_devices(rules, fd).splitlines()
+        finally:
+            if fd not in (-1, default_program_fd):
+                os.close(fd)
+        refused = [rule.text for rule in devices.parse_rules(extra) if not devices.covered(rule, told)]
+        if refused:
+            raise UsageError(f"{OPTIONS['device_rules']} {refused[0]}: accepted: {ACCEPTED['device_rules']}")
+        if extra:
+            file = "devices.allow" if self.version == 1 else "BPF_CGROUP_DEVICE"
+            record = LimitRecord("device_rules", ", ".join(extra), ", ".join(told), file)
+            self._records["device_rules", file] = record
+
+    @abstractmethod
+    def restrict_devices(self, rules: tuple[devices.Rule, ...], program_fd: int) -> str:
+        """Let these devices be used and no other; return the rules in force, a line each.
+
+        Raises
+        ------
+        OSError
+            As write(2), or bpf(2) on version 2, where `program_fd` is the loaded program.
+        """
 
     @abstractmethod
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:

@@ -14,10 +14,11 @@ import os
 import time
 from typing import ClassVar, NamedTuple
 
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
 from . import v2
 from .base import Cgroup
+from .devices import Rule
 from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, is_limit, merge
 from .sampler import Sampler
 
@@ -161,6 +162,10 @@ class NoCgroup(Cgroup):
         self._last = Totals(user, system, memory, now.tasks)
         return self._last
 
+    def restrict_devices(self, rules: tuple[Rule, ...], program_fd: int) -> str:
+        """Return nothing: no rule is in force."""
+        return ""
+
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
         return []
 
@@ -234,6 +239,8 @@ _MEANING = {
 def missing(limits: Limits, facts: CgroupFacts) -> dict[str, str]:
     """Return the fields that cannot be honoured without a cgroup, and why."""
     found = {}
+    if limits.device_rules:
+        found["device_rules"] = f"rules on devices: {facts.devices_error}"
     for name, (controller, _, _) in v2.NEEDS.items():
         value = getattr(limits, name)
         if name not in WATCHED and value is not None and is_limit(name, value):
@@ -250,8 +257,9 @@ class NoManager:
 
     def __init__(self, facts: CgroupFacts) -> None:
         self.facts = facts
+        self.groups: dict[str, Cgroup] = {}
 
-    def create(self, name: str, limits: Limits, controllers: tuple[str, ...] = ()) -> NoCgroup:
+    def create(self, name: str, limits: Limits, *, group: str = "", controllers: tuple[str, ...] = ()) -> NoCgroup:
         """Make the stand-in for a container's cgroup; see `Manager.create`.
 
         Raises
@@ -259,9 +267,25 @@ class NoManager:
         UnsupportedError
             If a limit cannot be honoured here.
         """
+        if group:
+            raise UnsupportedError(f"--cgroup-parent {group}: there is no cgroup here. To get one, {DELEGATE}")
         cgroup = NoCgroup(self.facts, name)
         cgroup.set(limits)
         return cgroup
+
+    def create_group(self, name: str, limits: Limits, *, group: str = "") -> NoCgroup:
+        """Refuse: without cgroups, there are no groups of containers.
+
+        Raises
+        ------
+        UnsupportedError
+            Always.
+        """
+        raise UnsupportedError(f"%cgroup create: there is no cgroup here. To get one, {DELEGATE}")
+
+    def remove_group(self, name: str) -> None:
+        """Refuse, as `create_group`."""
+        raise UsageError(f"no cgroup {name!r}: there are none here")
 
     def close(self) -> None:
         """Do nothing: nothing was made."""

@@ -8,6 +8,7 @@ scheduler/sched-bwc.rst.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -16,12 +17,15 @@ from ..errors import UnsupportedError
 from ..spec import Limits
 from . import files, processes
 from .base import Cgroup
-from .facts import BANDWIDTH, Need, Setting, positive, swap_total_bytes
+from .devices import Rule
+from .disks import disk_settings
+from .facts import BANDWIDTH, OPTIONS, RATES, Need, Setting, positive, swap_total_bytes
 
-DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer")
-CONTROLLERS = (*DEFAULT, "cpuset", "blkio")
+DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer", "blkio", "devices")
+CONTROLLERS = (*DEFAULT, "cpuset")
 
 _WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
+_RATE_FILES = {name: f"blkio.throttle.{name.removeprefix('device_')}_device" for name in RATES}
 NEEDS = {
     "memory_bytes": Need("memory", ("memory.limit_in_bytes",)),
     "memory_swap_bytes": Need(
@@ -40,7 +44,10 @@ NEEDS = {
     "cpuset_mems": Need("cpuset", ("cpuset.mems",)),
     "pids_limit": Need("pids", ("pids.max",)),
     "blkio_weight": Need("blkio", _WEIGHTS, "the kernel has no weight here (it needs the BFQ scheduler)"),
-}
+    "blkio_weight_device": Need(
+        "blkio", tuple(f"{w}_device" for w in _WEIGHTS), "the kernel has no weight here (it needs the BFQ scheduler)"
+    ),
+} | {name: Need("blkio", (file,)) for name, file in _RATE_FILES.items()}
 
 
 def memory(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
@@ -110,13 +117,19 @@ def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
     return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
 
 
-def blkio(new: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
+def blkio(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
     """Return the writes of the blkio controller."""
-    if "blkio_weight" not in fields:
-        return []
     file = next((w for w in _WEIGHTS if w in names), _WEIGHTS[0])
-    # 100 is BFQ's own default; 0 asks for the default.
-    return [Setting("blkio_weight", new.blkio_weight, "blkio", file, str(new.blkio_weight or 100))]
+    found: list[Setting] = []
+    if "blkio_weight" in fields:
+        # 100 is BFQ's own default; 0 asks for the default.
+        found.append(Setting("blkio_weight", new.blkio_weight, "blkio", file, str(new.blkio_weight or 100)))
+    if "blkio_weight_device" in fields:
+        found += disk_settings("blkio_weight_device", new, old, "blkio", f"{file}_device", "{}", "default")
+    for name in RATES:
+        if name in fields:  # 0 takes a limit away
+            found += disk_settings(name, new, old, "blkio", _RATE_FILES[name], "{}", "0")
+    return found
 
 
 def fill_cpuset(directory: str) -> None:
@@ -144,13 +157,33 @@ class V1Cgroup(Cgroup):
         self.notes = []
         if swap_total_bytes(wanted) not in (None, -1) and "memory.memsw.limit_in_bytes" not in names:
             self.notes.append(f"swap not limited: {NEEDS['memory_swap_bytes'].reason}")
+        self.notes += [
+            f"{OPTIONS[name]}: buffered writes escape it on cgroup v1, where the kernel's own threads write them back; "
+            "direct I/O does not (oflag=direct)"
+            for name in ("device_write_bps", "device_write_iops")
+            if getattr(wanted, name)
+        ]
         return [
             *memory(wanted, self.limits, fields, names),
             *cpu(wanted, self.limits, fields),
             *cpuset(wanted, fields),
             *pids(wanted, fields),
-            *blkio(wanted, fields, names),
+            *blkio(wanted, self.limits, fields, names),
         ]
+
+    def restrict_devices(self, rules: tuple[Rule, ...], program_fd: int) -> str:
+        """Let these devices be used and no other; see `Cgroup.restrict_devices`."""
+        directory = self._where["devices"]
+        files.write(f"{directory}/devices.deny", "a")
+        allow = os.open(f"{directory}/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for rule in rules:
+                # EPERM: a cgroup above does not have it to give. Then what is listed tells.
+                with contextlib.suppress(PermissionError):
+                    os.write(allow, rule.text.encode())
+        finally:
+            os.close(allow)
+        return files.read(f"{directory}/devices.list")
 
     @property
     def self_join_files(self) -> tuple[str, ...]:

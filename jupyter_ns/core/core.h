@@ -38,7 +38,8 @@ enum jns_op {
     JNS_INIT = 31,      /* -                                                      clone; the parent stays as PID 1 and reaps */
     JNS_EXEC = 32,      /* s0 paths, s1 argv, s2 envp (string lists)              execve(2), first path that exists */
     JNS_CHMOD = 33,     /* s0 path, n0 mode                                       chmod(2) */
-    JNS_PAUSE = 34      /* -                                                      stay as PID 1 and reap */
+    JNS_PAUSE = 34,     /* -                                                      stay as PID 1 and reap */
+    JNS_CHOWN = 35      /* s0 path, n0 owner, n1 group                            chown(2) */
 };
 
 /* Phases of a report. */
@@ -77,3 +78,6 @@ int64_t jns_execute(const void *image, uint64_t size, uint32_t count, uint32_t f
 int jns_setns(int fd, int type);
 int jns_unshare(int flags);
 int jns_pidfd_getfd(int pidfd, int fd);
+
+/* bpf(2): the command's result, -errno on failure. */
+int jns_bpf(int command, void *attributes, unsigned size);

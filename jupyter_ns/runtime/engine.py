@@ -30,6 +30,7 @@ from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec
 from . import protocol
+from .inputs import limits_of
 from .parked import Parked
 from .protocol import CHUNK, Kind, Outgoing
 from .recipes import STAND_IN, Recipe, Recipes
@@ -236,7 +237,7 @@ class Engine:
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
         assert self._manager is not None
-        cgroup = self._manager.create(STAND_IN, spec.limits)
+        cgroup = self._manager.create(STAND_IN, limits_of(spec, self.facts), group=spec.cgroup_parent)
         try:
             return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
         finally:
@@ -251,7 +252,8 @@ class Engine:
             As clone3(2) and cgroups(7); nothing stays.
         """
         assert self._manager is not None
-        cgroup = self._manager.create(container[:12], recipe.spec.limits)
+        spec = recipe.spec
+        cgroup = self._manager.create(container[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
         ends, child = make_pipes(recipe.spec.python)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         try:
