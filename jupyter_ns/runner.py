@@ -340,6 +340,7 @@ class Run:
         c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))
+        c.usage.note_limits()
         c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
         c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
         self._ended = True

@@ -91,6 +91,10 @@ class Cgroup(ABC):
         directory = self._where.get(controller)
         return f"{directory}/{name}" if directory and name in self._facts.files else None
 
+    def core_file(self, name: str) -> str | None:
+        """Return the path of a file that version 2 has whatever the controllers are; None if there is none."""
+        return f"{self._places[0].directory}/{name}" if name in self._facts.files else None
+
     def set(self, limits: Limits) -> None:
         """Apply limits, also to a running container; a field that is None stays as it is.
 

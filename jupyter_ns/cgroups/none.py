@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple
 
 from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
+from ..usage import SAMPLE_FIELDS
 from . import v2
 from .base import Cgroup
 from .devices import Rule
@@ -301,8 +302,19 @@ class ProcSampler:
     def sample(self) -> tuple[float | int | None, ...]:
         """Return what is used now, in the order of `SAMPLE_FIELDS`; None: not to be had without a cgroup."""
         now = self._cgroup.totals()
-        cpu = (now.user_s + now.system_s, now.user_s, now.system_s)
-        return (time.monotonic() - self._start_s, *cpu, None, None, now.memory_bytes, None, None, now.tasks, None, None)
+        known = {
+            "time_s": time.monotonic() - self._start_s,
+            "cpu_s": now.user_s + now.system_s,
+            "user_s": now.user_s,
+            "system_s": now.system_s,
+            "memory_bytes": now.memory_bytes,
+            "pids": now.tasks,
+            "oom_kills": self._cgroup.oom_kills(),
+        }
+        return tuple(known.get(name) for name in SAMPLE_FIELDS)
+
+    def watch_network(self, pid: int) -> None:
+        """Do nothing: without a cgroup, nothing more is counted."""
 
     def close(self) -> None:
         """Do nothing: the descriptor is the cgroup's."""

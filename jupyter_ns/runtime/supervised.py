@@ -23,6 +23,7 @@ from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec
+from ..usage import CUMULATIVE
 from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
@@ -197,6 +198,8 @@ class Supervised:
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self.cgroup.watch(self.pid)
+        if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
+            self.sampler.watch_network(self.pid)
         self.base_sample = self._take_sample()
         if not self.parked:
             self.release()
@@ -524,15 +527,12 @@ def catches(pid: int, number: int) -> bool:
     return False
 
 
-_CUMULATIVE = frozenset((1, 2, 3, 4, 5, 10, 11))
-
-
 def relative(sample: tuple[Any, ...], base: tuple[Any, ...] | None, started: float) -> list[Any]:
     """Make a sample's time and counters count from the payload's start (fields: `usage.SAMPLE_FIELDS`)."""
     values = list(sample)
     values[0] = max(0.0, time.monotonic() - started)
     if base is not None:
-        for i in _CUMULATIVE:
+        for i in CUMULATIVE:
             if values[i] is not None and base[i] is not None:
                 values[i] = max(0, values[i] - base[i])
     return values
