@@ -18,6 +18,7 @@ from .. import core
 from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
 from . import devices, files
+from .ancestors import Level, read_levels
 from .facts import (
     ACCEPTED,
     BANDWIDTH,
@@ -90,6 +91,11 @@ class Cgroup(ABC):
         """Return the path of a kernel file, or None where it does not exist."""
         directory = self._where.get(controller)
         return f"{directory}/{name}" if directory and name in self._facts.files else None
+
+    def levels(self, resource: str) -> list[Level]:
+        """Return its limit of a resource and those of all cgroups above; see `ancestors.read_levels`."""
+        place = next((p for p in self._places if resource in p.controllers), None)
+        return [] if place is None else read_levels(resource, place.directory, place.path, self.version)
 
     def core_file(self, name: str) -> str | None:
         """Return the path of a file that version 2 has whatever the controllers are; None if there is none."""

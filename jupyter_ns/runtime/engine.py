@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .. import core
@@ -30,6 +30,7 @@ from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec
 from . import protocol
+from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
 from .protocol import CHUNK, Kind, Outgoing
@@ -79,6 +80,7 @@ class Engine:
             Kind.FORKED: lambda cid, code: self._with(cid, lambda c: c.on_forked_exit(int(code))),
             Kind.PRELOAD: self._on_preload,
             Kind.SYNC: self._on_sync,
+            Kind.CGROUP: self._on_cgroup,
         }
         self.watch(sock.fileno(), self._on_kernel)
 
@@ -228,6 +230,18 @@ class Engine:
         """Give back what is only held ready, then answer."""
         self._parked.drop()
         self.tell(Kind.REPLY, container, True)
+
+    @property
+    def groups(self) -> Collection[str]:
+        """Names of the groups of containers."""
+        return self._manager.groups if self._manager is not None else ()
+
+    def _on_cgroup(self, asker: str, request: dict[str, Any]) -> None:
+        assert self._manager is not None
+        self.tell(Kind.REPLY, asker, answer(request, self._manager, self.containers.values(), self._release))
+
+    def _release(self, group: str) -> None:
+        self._parked.drop(lambda recipe: recipe.spec.cgroup_parent == group)
 
     # ---- containers ----
 

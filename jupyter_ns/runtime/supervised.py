@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import core
 from ..cgroups import sampler_of
+from ..cgroups.ancestors import Level, met
 from ..errors import SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
@@ -114,6 +115,7 @@ class Supervised:
     namespaces: dict[str, int] = field(default_factory=dict)
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
+    base_levels: list[Level] = field(default_factory=list)
     to_stdin: Outgoing = field(default_factory=Outgoing)
     stdin_eof: bool = False
     to_channel: Outgoing = field(default_factory=Outgoing)
@@ -201,6 +203,8 @@ class Supervised:
         if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
         self.base_sample = self._take_sample()
+        if self.spec.cgroup_parent:
+            self.base_levels = self.cgroup.levels("memory")
         if not self.parked:
             self.release()
 
@@ -441,8 +445,18 @@ class Supervised:
             "changes_truncated": truncated,
             "timings": self.timings,
             "oom_kills": oom_kills,
+            "oom_limit": self._oom_limit() if self.reason == "oom" else None,
             "not_kept": not_kept,
         }
+
+    def _oom_limit(self) -> list[Any] | None:
+        """Return name and bytes of the limit that was hit, if it was that of a cgroup above."""
+        levels = self.cgroup.levels("memory")
+        level = met(self.base_levels, levels)
+        if level is None or level.path == levels[0].path:
+            return None
+        name = os.path.basename(level.path)
+        return [name if name in self.engine.groups else level.path, level.limit]
 
     def keep(self) -> list[str]:
         """Bring out what was written below the working directory; return what could not be."""
