@@ -193,12 +193,12 @@ def test_v2_swap_max_follows_memory() -> None:
 def test_io_weight_scales() -> None:
     limits = Limits(blkio_weight=500)
     fields = changed(limits, Limits())
-    assert v2.io(limits, fields, frozenset({"io.bfq.weight", "io.weight"}))[0][3:5] == (
+    assert v2.io(limits, Limits(), fields, frozenset({"io.bfq.weight", "io.weight"}))[0][3:5] == (
         "io.bfq.weight",
         "500",
     )
-    assert v2.io(limits, fields, frozenset({"io.weight"}))[0][3:5] == ("io.weight", "4950")
-    assert v1.blkio(limits, fields, frozenset({"blkio.bfq.weight"}))[0].file == "blkio.bfq.weight"
+    assert v2.io(limits, Limits(), fields, frozenset({"io.weight"}))[0][3:5] == ("io.weight", "4950")
+    assert v1.blkio(limits, Limits(), fields, frozenset({"blkio.bfq.weight"}))[0].file == "blkio.bfq.weight"
 
 
 def fake_facts(tmp_path: Path, version: int, names: set[str], controllers: tuple[str, ...]) -> CgroupFacts:
