@@ -79,9 +79,10 @@ def _device(text: str) -> tuple[Device, ...]:
     destination = rest[0] if rest else source
     if not destination.startswith("/"):
         raise ValueError("expected the absolute path of a device")
+    source = os.path.normpath(source)
     if not source.startswith("/dev/"):
         raise ValueError("expected a device of the host's, below /dev/")
-    return (Device(source=os.path.normpath(source), destination=os.path.normpath(destination), permissions=mode),)
+    return (Device(source=source, destination=os.path.normpath(destination), permissions=mode),)
 
 
 def _rule(text: str) -> tuple[str, ...]:

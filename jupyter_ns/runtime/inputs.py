@@ -88,26 +88,28 @@ def device_nodes(spec: ContainerSpec) -> tuple[DeviceNode, ...]:
     UsageError
         If one does not exist, or is no device.
     """
-    found: list[DeviceNode] = []
-    for device in spec.devices:
-        for source in _device_paths(device):
-            destination = device.destination + source[len(device.source) :]
-            status = os.stat(source)
-            if S_ISCHR(status.st_mode) or S_ISBLK(status.st_mode):
-                found.append(
-                    DeviceNode(
-                        source=source,
-                        destination=destination,
-                        mode=status.st_mode,
-                        device=status.st_rdev,
-                        uid=status.st_uid,
-                        gid=status.st_gid,
-                        permissions=device.permissions,
-                    )
+    return tuple(node for device in spec.devices for node in _nodes_of(device))
+
+
+def _nodes_of(device: Device) -> list[DeviceNode]:
+    found = []
+    for source in _device_paths(device):
+        status = os.stat(source)
+        if S_ISCHR(status.st_mode) or S_ISBLK(status.st_mode):
+            found.append(
+                DeviceNode(
+                    source=source,
+                    destination=device.destination + source[len(device.source) :],
+                    mode=status.st_mode,
+                    device=status.st_rdev,
+                    uid=status.st_uid,
+                    gid=status.st_gid,
+                    permissions=device.permissions,
                 )
-            elif source == device.source:
-                raise UsageError(f"--device {source}: no device; expected a block or character device of the host's")
-    return tuple(found)
+            )
+    if not found:
+        raise UsageError(f"--device {device.source}: no device; expected a block or character device of the host's")
+    return found
 
 
 def _device_paths(device: Device) -> list[str]:

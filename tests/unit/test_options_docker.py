@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
+from os.path import normpath
 from typing import Any
 
 import pytest
@@ -185,7 +186,7 @@ def in_their_words(config: dict[str, Any]) -> dict[str, Any]:
         if config.get(name):
             found[name] = [(entry["Path"], entry[key]) for entry in config[name]]
     found["devices"] = [
-        (d["PathOnHost"], d["PathInContainer"], set(d["CgroupPermissions"])) for d in config["Devices"] or ()
+        (normpath(d["PathOnHost"]), d["PathInContainer"], set(d["CgroupPermissions"])) for d in config["Devices"] or ()
     ]
     found["rules"] = [rule(text) for text in config["DeviceCgroupRules"] or ()]
     found["ulimits"] = {u["Name"]: (u["Soft"], u["Hard"]) for u in config["Ulimits"] or ()}
