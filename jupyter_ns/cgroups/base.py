@@ -27,6 +27,7 @@ from .facts import (
     Need,
     Place,
     Setting,
+    as_typed,
     changed,
     id_set,
     merge,
@@ -116,7 +117,7 @@ class Cgroup(ABC):
         wanted = merge(self.limits, limits)
         reasons = missing(limits, self._facts, self.NEEDS)
         if reasons:
-            raise UnsupportedError("; ".join(f"{OPTIONS[n]} {getattr(limits, n)}: {r}" for n, r in reasons.items()))
+            raise UnsupportedError("; ".join(f"{as_typed(limits, n)}: {r}" for n, r in reasons.items()))
         swap_total_bytes(wanted)
         fields = changed(wanted, self.limits)
         settings = self._settings(wanted, fields)

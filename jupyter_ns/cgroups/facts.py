@@ -242,6 +242,18 @@ def missing(limits: Limits, facts: CgroupFacts, needs: dict[str, Need]) -> dict[
     return found
 
 
+def as_typed(limits: Limits, field: str) -> str:
+    """Return an option with its value; without, where the value is not as it was typed.
+
+    Examples
+    --------
+    >>> as_typed(Limits(blkio_weight=300), "blkio_weight"), as_typed(Limits(oom_kill_disable=True), "oom_kill_disable")
+    ('--blkio-weight 300', '--oom-kill-disable')
+    """
+    value = getattr(limits, field)
+    return OPTIONS[field] if value is True or isinstance(value, tuple) else f"{OPTIONS[field]} {value}"
+
+
 def positive(value: int | None, otherwise: str) -> str:
     """Return a limit as text, or `otherwise` where the value means unlimited."""
     return str(value) if value is not None and value > 0 else otherwise
