@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
-from .. import core
 from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
 from . import devices, files
@@ -27,6 +26,7 @@ from .facts import (
     Need,
     Place,
     Setting,
+    UsualDevices,
     as_typed,
     changed,
     id_set,
@@ -181,15 +181,15 @@ class Cgroup(ABC):
             except ProcessLookupError:
                 continue  # it ended meanwhile
 
-    def allow_devices(self, extra: tuple[str, ...], default_program_fd: int) -> None:
+    def allow_devices(self, extra: tuple[str, ...], usual: UsualDevices) -> None:
         """Let the usual devices be used and these, and no other.
 
         Parameters
         ----------
         extra : tuple of str
             Rules; `devices.ALL` among them takes every restriction away.
-        default_program_fd : int
-            Version 2: the program for the usual devices, loaded once for all.
+        usual : UsualDevices
+            What has been made ready for who wants no more than the usual ones.
 
         Raises
         ------
@@ -198,31 +198,35 @@ class Cgroup(ABC):
         OSError
             As write(2) and bpf(2).
         """
-        if devices.ALL in extra:
+        if not extra:
+            self.use_usual_devices(usual)
+        if not extra or devices.ALL in extra:
             return
         rules = devices.parse_rules((*devices.DEFAULT, *extra))
-        fd = core.load_device_program(devices.program(rules)) if extra and self.version == 2 else default_program_fd
-        try:
-            told = self.restrict_devices(rules, fd).splitlines()
-        finally:
-            if fd not in (-1, default_program_fd):
-                os.close(fd)
+        told, file = self.restrict_devices(rules)
         refused = [rule.text for rule in devices.parse_rules(extra) if not devices.covered(rule, told)]
         if refused:
             raise UsageError(f"{OPTIONS['device_rules']} {refused[0]}: accepted: {ACCEPTED['device_rules']}")
-        if extra:
-            file = "devices.allow" if self.version == 1 else "BPF_CGROUP_DEVICE"
-            record = LimitRecord("device_rules", ", ".join(extra), ", ".join(told), file)
-            self._records["device_rules", file] = record
+        self._records["device_rules", file] = LimitRecord("device_rules", ", ".join(extra), ", ".join(told), file)
 
     @abstractmethod
-    def restrict_devices(self, rules: tuple[devices.Rule, ...], program_fd: int) -> str:
-        """Let these devices be used and no other; return the rules in force, a line each.
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Let the usual devices be used and no other.
 
         Raises
         ------
         OSError
-            As write(2), or bpf(2) on version 2, where `program_fd` is the loaded program.
+            As bpf(2).
+        """
+
+    @abstractmethod
+    def restrict_devices(self, rules: tuple[devices.Rule, ...]) -> tuple[list[str], str]:
+        """Let these devices be used and no other; return the rules in force, and where they were written.
+
+        Raises
+        ------
+        OSError
+            As write(2), or bpf(2).
         """
 
     @abstractmethod

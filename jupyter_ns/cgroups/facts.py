@@ -173,6 +173,16 @@ class Place(NamedTuple):
     path: str
 
 
+class UsualDevices(NamedTuple):
+    """The rules for containers that want no devices of their own, made once.
+
+    Version 1: the directory of a cgroup that has them, which all join. Version 2: a BPF program, to be attached.
+    """
+
+    directory: str = ""
+    program_fd: int = -1
+
+
 def is_limit(field: str, value: Any) -> bool:
     """Return whether a value limits anything, in Docker's reading of 0, -1 and the empty string."""
     if isinstance(value, int):

@@ -12,8 +12,10 @@ from ..errors import UnsupportedError, UsageError
 from ..spec import CGROUP_NAME, Limits
 from . import devices, files, none, processes, tree, v1, v2
 from .base import Cgroup
-from .facts import CgroupFacts, Place, missing
+from .facts import CgroupFacts, Place, UsualDevices, missing
 
+USUAL_DEVICES = "usual-devices"
+"""Version 1: the cgroup of all containers that want no devices of their own."""
 _KEY = re.compile(r"(\d+)-(\d+)(-probe)?")
 
 
@@ -46,7 +48,7 @@ class Manager:
         self._parents: dict[str, Place] = {}
         self._count = 0
         self._moved: list[str] | None = None
-        self._device_program = -1
+        self._usual_devices = UsualDevices()
         self.groups: dict[str, Cgroup] = {}
         """What `create_group` made, by name."""
         try:
@@ -60,6 +62,10 @@ class Manager:
             for controller in v1.DEFAULT:
                 if self.facts.base(controller):
                     self._parent(controller)
+            if not self.facts.devices_error:
+                usual = tree.make_place(self._parent("devices"), USUAL_DEVICES)
+                v1.write_rules(usual.directory, devices.parse_rules(devices.DEFAULT))
+                self._usual_devices = UsualDevices(directory=usual.directory)
             return
         base = self.facts.bases[0]
         if self.facts.moves_engine:
@@ -71,7 +77,7 @@ class Manager:
         self._parent(base.controllers[0])
         if not self.facts.devices_error:
             code = devices.program(devices.parse_rules(devices.DEFAULT))
-            self._device_program = core.load_device_program(code)
+            self._usual_devices = UsualDevices(program_fd=core.load_device_program(code))
 
     def _parent(self, controller: str) -> Place:
         """Return the engine's directory in the hierarchy of `controller`, made on first use."""
@@ -134,7 +140,7 @@ class Manager:
                 files.write(f"{cgroup.directories[0]}/memory.oom.group", "1")
             cgroup.set(limits)
             if not self.facts.devices_error:
-                cgroup.allow_devices(limits.device_rules, self._device_program)
+                cgroup.allow_devices(limits.device_rules, self._usual_devices)
         except BaseException:
             cgroup.remove()
             raise
@@ -249,9 +255,9 @@ class Manager:
         OSError
             EBUSY, or `TimeoutError`: a process outlived SIGKILL.
         """
-        if self._device_program >= 0:
-            os.close(self._device_program)
-            self._device_program = -1
+        if self._usual_devices.program_fd >= 0:
+            os.close(self._usual_devices.program_fd)
+        self._usual_devices = UsualDevices()
         while self.groups:
             self.groups.popitem()[1].close()
         self._parents.clear()

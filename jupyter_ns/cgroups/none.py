@@ -20,7 +20,7 @@ from ..usage import SAMPLE_FIELDS
 from . import v2
 from .base import Cgroup
 from .devices import Rule
-from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, is_limit, merge
+from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, UsualDevices, is_limit, merge
 from .sampler import Sampler
 
 WATCH_S = 0.02
@@ -163,9 +163,12 @@ class NoCgroup(Cgroup):
         self._last = Totals(user, system, memory, now.tasks)
         return self._last
 
-    def restrict_devices(self, rules: tuple[Rule, ...], program_fd: int) -> str:
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Do nothing: there is nothing to restrict them in."""
+
+    def restrict_devices(self, rules: tuple[Rule, ...]) -> tuple[list[str], str]:
         """Return nothing: no rule is in force."""
-        return ""
+        return [], SUBSTITUTE
 
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
         return []

@@ -12,6 +12,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Callable
 
 from ..errors import UnsupportedError
 from ..spec import Limits
@@ -19,10 +20,21 @@ from . import files, processes
 from .base import Cgroup
 from .devices import Rule
 from .disks import disk_settings
-from .facts import BANDWIDTH, OPTIONS, RATES, Need, Setting, positive, swap_total_bytes
+from .facts import (
+    BANDWIDTH,
+    OPTIONS,
+    RATES,
+    CgroupFacts,
+    Need,
+    Place,
+    Setting,
+    UsualDevices,
+    positive,
+    swap_total_bytes,
+)
 
-DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer", "blkio", "devices")
-CONTROLLERS = (*DEFAULT, "cpuset")
+DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer", "blkio")
+CONTROLLERS = (*DEFAULT, "cpuset", "devices")
 
 _WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
 _RATE_FILES = {name: f"blkio.throttle.{name.removeprefix('device_')}_device" for name in RATES}
@@ -146,11 +158,34 @@ def fill_cpuset(directory: str) -> None:
             files.write(f"{directory}/{name}", files.read(f"{parent}/{name}").strip())
 
 
+def write_rules(directory: str, rules: tuple[Rule, ...]) -> None:
+    """Let these devices be used in a cgroup and no other, as far as the cgroups above have them to give.
+
+    Raises
+    ------
+    OSError
+        As open(2) and write(2), but EPERM: what is listed afterwards tells.
+    """
+    files.write(f"{directory}/devices.deny", "a")
+    allow = os.open(f"{directory}/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for rule in rules:
+            with contextlib.suppress(PermissionError):
+                os.write(allow, rule.text.encode())
+    finally:
+        os.close(allow)
+
+
 class V1Cgroup(Cgroup):
     """A container's cgroup on version 1."""
 
     NEEDS = NEEDS
-    __slots__ = ()
+    __slots__ = ("_shared",)
+    _shared: str
+
+    def __init__(self, facts: CgroupFacts, name: str, places: list[Place], open_place: Callable[[str], Place]) -> None:
+        super().__init__(facts, name, places, open_place)
+        self._shared = ""
 
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
         names = self._facts.files
@@ -171,29 +206,26 @@ class V1Cgroup(Cgroup):
             *blkio(wanted, self.limits, fields, names),
         ]
 
-    def restrict_devices(self, rules: tuple[Rule, ...], program_fd: int) -> str:
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Have its processes join the cgroup that has these rules; see `Cgroup.use_usual_devices`."""
+        self._shared = f"{usual.directory}/tasks"
+
+    def restrict_devices(self, rules: tuple[Rule, ...]) -> tuple[list[str], str]:
         """Let these devices be used and no other; see `Cgroup.restrict_devices`."""
-        directory = self._where["devices"]
-        files.write(f"{directory}/devices.deny", "a")
-        allow = os.open(f"{directory}/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            for rule in rules:
-                # EPERM: a cgroup above does not have it to give. Then what is listed tells.
-                with contextlib.suppress(PermissionError):
-                    os.write(allow, rule.text.encode())
-        finally:
-            os.close(allow)
-        return files.read(f"{directory}/devices.list")
+        directory = self.place("devices").directory
+        write_rules(directory, rules)
+        return files.read(f"{directory}/devices.list").splitlines(), "devices.allow"
 
     @property
     def self_join_files(self) -> tuple[str, ...]:
         """The ``tasks`` files: 10 µs each for a process that writes ``0``; see `Cgroup.add`."""
-        return tuple(f"{place.directory}/tasks" for place in self._places)
+        own = tuple(f"{place.directory}/tasks" for place in self._places)
+        return (*own, self._shared) if self._shared else own
 
     def add(self, pid: int) -> None:
         """Put another process, with one thread, in; see `Cgroup.add`."""
-        for place in self._places:
-            files.write(f"{place.directory}/tasks", str(pid))
+        for path in self.self_join_files:
+            files.write(path, str(pid))
 
     def into_fd(self) -> int | None:
         """Return None: ``CLONE_INTO_CGROUP`` needs version 2."""

@@ -15,11 +15,11 @@ import time
 from .. import core
 from ..errors import UnsupportedError, UsageError
 from ..spec import Limits
-from . import files, processes
+from . import devices, files, processes
 from .base import Cgroup
 from .devices import Rule
 from .disks import disk_settings
-from .facts import BANDWIDTH, OPTIONS, RATES, Need, Setting, positive, swap_total_bytes
+from .facts import BANDWIDTH, OPTIONS, RATES, Need, Setting, UsualDevices, positive, swap_total_bytes
 
 CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "io")
 
@@ -179,12 +179,23 @@ class V2Cgroup(Cgroup):
                 f"given back without an OOM kill; accepted: more than that"
             )
 
-    def restrict_devices(self, rules: tuple[Rule, ...], program_fd: int) -> str:
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Attach the program for these; see `Cgroup.use_usual_devices`."""
+        self._attach(usual.program_fd)
+
+    def restrict_devices(self, rules: tuple[Rule, ...]) -> tuple[list[str], str]:
         """Let these devices be used and no other; see `Cgroup.restrict_devices`."""
+        fd = core.load_device_program(devices.program(rules))
+        try:
+            self._attach(fd)
+        finally:
+            os.close(fd)
+        return [rule.text for rule in rules], "BPF_CGROUP_DEVICE"
+
+    def _attach(self, program_fd: int) -> None:
         directory_fd = self.into_fd()
         assert directory_fd is not None
         core.attach_device_program(directory_fd, program_fd)
-        return "\n".join(rule.text for rule in rules)
 
     @property
     def self_join_files(self) -> tuple[str, ...]:
