@@ -21,7 +21,7 @@ from typing import Any
 
 from . import namespaces
 from .client import EngineClient
-from .container import Change, Container
+from .container import Change, Container, OOMLimit
 from .errors import EngineError, TransferError, from_dict
 from .host import HostFacts
 from .namespaces import NamespaceID
@@ -348,6 +348,8 @@ class Run:
         c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))
+        c.usage.note_limits()
+        c.oom_limit = OOMLimit(*payload["oom_limit"]) if payload["oom_limit"] else None
         c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
         c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
         self._ended = True

@@ -52,6 +52,7 @@ def missing(facts: HostFacts, ability: str) -> str:
         "overlay": facts.overlay_error,
         "seccomp": facts.seccomp_error,
         "mount_setattr": facts.setattr_error,
+        "devices": facts.cgroup.get("devices_error", ""),
     }
     return table[ability]
 

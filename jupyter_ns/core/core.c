@@ -447,6 +447,8 @@ static int perform(const jns_step *step, int index)
         return write_file(s[0], s[1], n[0]);
     case JNS_CHMOD:
         return chmod(s[0], (mode_t)n[0]);
+    case JNS_CHOWN:
+        return chown(s[0], (uid_t)n[0], (gid_t)n[1]);
     case JNS_HOSTNAME:
         return sethostname(s[0], (size_t)n[0]);
     case JNS_DOMAINNAME:
@@ -590,5 +592,11 @@ int jns_unshare(int flags)
 int jns_pidfd_getfd(int pidfd, int fd)
 {
     int r = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    return r < 0 ? -errno : r;
+}
+
+int jns_bpf(int command, void *attributes, unsigned size)
+{
+    int r = (int)syscall(SYS_bpf, command, attributes, size);
     return r < 0 ? -errno : r;
 }

@@ -1,4 +1,4 @@
-"""The magics: ``%%container``, ``%container``, ``%namespaces``.
+"""The magics: ``%%container``, ``%container``, ``%namespaces``, ``%cgroup``.
 
 Most imports stand in functions: `%load_ext` is quick, and the first cell pays for what it uses.
 """
@@ -111,6 +111,17 @@ class ContainerMagics(Magics):  # type: ignore[misc]
             print(expect(last, line))
         except UsageError as e:
             raise IPythonUsageError(f"%expect: {e}") from None
+
+    @line_magic  # type: ignore[untyped-decorator]
+    def cgroup(self, line: str) -> None:
+        """Show the tree of cgroups, and whose limit binds; make and remove some: ``%cgroup --help``."""
+        from .. import options
+        from . import cgroup
+
+        try:
+            cgroup.cgroup(self.shell, options.split(line))
+        except UsageError as e:
+            raise IPythonUsageError(f"%cgroup: {e}") from None
 
 
 def parse_words(words: Sequence[str]) -> RunRequest:

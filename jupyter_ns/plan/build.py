@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..spec import ContainerSpec, Mount
+from .devices import DeviceNode, device_steps
 from .finish import become_root, finish_steps
 from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
@@ -58,6 +59,8 @@ class PlanInputs:
         Mask of what stays.
     cgroup_join : tuple of str
         The files of its cgroups to which the child writes itself; empty if it is born there.
+    devices : tuple of DeviceNode
+        What ``--device`` names.
     bare : bool
         Build the container and wait, as a place for a forked kernel to enter; run nothing.
     """
@@ -75,6 +78,7 @@ class PlanInputs:
     workdir_exists: bool = True
     cgroup_join: tuple[str, ...] = ()
     bare: bool = False
+    devices: tuple[DeviceNode, ...] = ()
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -105,6 +109,11 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
             "(newuidmap) and give the user a range in /etc/subuid and /etc/subgid"
         )
     weakened: list[str] = []
+    unrestricted = facts.cgroup.get("devices_error")
+    if unrestricted and not (facts.rootless or spec.privileged or spec.userns == "private"):
+        weakened.append(f"root inside can use any device whose number it knows: {unrestricted}")
+    if spec.devices and "mount" in spec.without:
+        raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
     kinds = _kinds(spec, facts, weakened)
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
@@ -246,6 +255,8 @@ class _Build:
         yield from self._tmp_and_exposed()
         yield from self._pivot()
         yield from self._user_mounts()
+        bind = bool(self.facts.mknod_error) or "user" in self.kinds
+        yield from device_steps(self.inputs.devices, old_root=OLD_ROOT, bind=bind)
         if not self.remapped:
             yield from self._sysctls()
             yield from self._policy_paths()

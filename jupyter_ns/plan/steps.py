@@ -61,6 +61,7 @@ class Op(IntEnum):
     IDMAP = 35
     FSIDS = 36
     CLOSE = 37
+    CHOWN = 38
 
 
 MOUNT_FLAGS = {
@@ -180,6 +181,7 @@ OPS: dict[Op, OpInfo] = {
     Op.INIT: OpInfo("clone", "pid_namespaces(7)", "", ()),
     Op.EXEC: OpInfo("execve", "execve(2)", "lll", ("paths", "argv", "envp:count")),
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
+    Op.CHOWN: OpInfo("chown", "chown(2)", "snn", ("path", "owner", "group")),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
     Op.IDMAP: OpInfo(
         "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")

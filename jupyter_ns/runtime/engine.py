@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .. import core
@@ -30,6 +30,8 @@ from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec
 from . import protocol
+from .groups import answer
+from .inputs import limits_of
 from .parked import Parked
 from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, Kind, Outgoing
@@ -80,6 +82,7 @@ class Engine:
             Kind.FORKED: lambda cid, code: self._with(cid, lambda c: c.on_forked_exit(int(code))),
             Kind.PRELOAD: self._on_preload,
             Kind.SYNC: self._on_sync,
+            Kind.CGROUP: self._on_cgroup,
         }
         self.watch(sock.fileno(), self._on_kernel)
 
@@ -230,6 +233,18 @@ class Engine:
         self._parked.drop()
         self.tell(Kind.REPLY, container, True)
 
+    @property
+    def groups(self) -> Collection[str]:
+        """Names of the groups of containers."""
+        return self._manager.groups if self._manager is not None else ()
+
+    def _on_cgroup(self, asker: str, request: dict[str, Any]) -> None:
+        assert self._manager is not None
+        self.tell(Kind.REPLY, asker, answer(request, self._manager, self.containers.values(), self._release))
+
+    def _release(self, group: str) -> None:
+        self._parked.drop(lambda recipe: recipe.spec.cgroup_parent == group)
+
     # ---- containers ----
 
     def _facts_for(self, spec: ContainerSpec) -> HostFacts:
@@ -246,7 +261,7 @@ class Engine:
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
         assert self._manager is not None
-        cgroup = self._manager.create(STAND_IN, spec.limits)
+        cgroup = self._manager.create(STAND_IN, limits_of(spec, self.facts), group=spec.cgroup_parent)
         try:
             return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
         finally:
@@ -261,7 +276,8 @@ class Engine:
             As clone3(2) and cgroups(7); nothing stays.
         """
         assert self._manager is not None
-        cgroup = self._manager.create(container[:12], recipe.spec.limits)
+        spec = recipe.spec
+        cgroup = self._manager.create(container[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
         ends, child = make_pipes(recipe.spec.python)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         try:

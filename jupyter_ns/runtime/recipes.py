@@ -115,7 +115,7 @@ class Recipes:
             plan = build_plan(spec, facts, inputs)
             names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
             recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts)
-            if not spec.mounts and not spec.user:  # these look at files that may change meanwhile
+            if not spec.mounts and not spec.user and not spec.devices:  # these look at files that may change meanwhile
                 self._recipes[key] = recipe
         else:
             self._recipes.move_to_end(key)

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import core
 from ..cgroups import sampler_of
+from ..cgroups.ancestors import Level, met
 from ..errors import SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec
+from ..usage import CUMULATIVE
 from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
@@ -113,6 +115,7 @@ class Supervised:
     namespaces: dict[str, int] = field(default_factory=dict)
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
+    base_levels: list[Level] = field(default_factory=list)
     to_stdin: Outgoing = field(default_factory=Outgoing)
     stdin_eof: bool = False
     to_channel: Outgoing = field(default_factory=Outgoing)
@@ -194,7 +197,11 @@ class Supervised:
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self.cgroup.watch(self.pid)
+        if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
+            self.sampler.watch_network(self.pid)
         self.base_sample = self._take_sample()
+        if self.spec.cgroup_parent:
+            self.base_levels = self.cgroup.levels("memory")
         if not self.parked:
             self.release()
 
@@ -441,8 +448,18 @@ class Supervised:
             "changes_truncated": truncated,
             "timings": self.timings,
             "oom_kills": oom_kills,
+            "oom_limit": self._oom_limit() if self.reason == "oom" else None,
             "not_kept": not_kept,
         }
+
+    def _oom_limit(self) -> list[Any] | None:
+        """Return name and bytes of the limit that was hit, if it was that of a cgroup above."""
+        levels = self.cgroup.levels("memory")
+        level = met(self.base_levels, levels)
+        if level is None or level.path == levels[0].path:
+            return None
+        name = os.path.basename(level.path)
+        return [name if name in self.engine.groups else level.path, level.limit]
 
     def keep(self) -> list[str]:
         """Bring out what was written below the working directory; return what could not be."""
@@ -539,15 +556,12 @@ def defaults(pid: int, number: int) -> bool:
     return not masks >> (number - 1) & 1
 
 
-_CUMULATIVE = frozenset((1, 2, 3, 4, 5, 10, 11))
-
-
 def relative(sample: tuple[Any, ...], base: tuple[Any, ...] | None, started: float) -> list[Any]:
     """Make a sample's time and counters count from the payload's start (fields: `usage.SAMPLE_FIELDS`)."""
     values = list(sample)
     values[0] = max(0.0, time.monotonic() - started)
     if base is not None:
-        for i in _CUMULATIVE:
+        for i in CUMULATIVE:
             if values[i] is not None and base[i] is not None:
                 values[i] = max(0, values[i] - base[i])
     return values

@@ -181,21 +181,24 @@ def test_mkdir_rmdir(tmp_path: Path) -> None:
     assert failure([Step(Op.RMDIR, (path,))]) == (0, errno.ENOENT)
 
 
-def test_mknod_symlink_chmod(tmp_path: Path) -> None:
+def test_mknod_symlink_chmod_chown(tmp_path: Path) -> None:
     node, link = str(tmp_path / "null"), str(tmp_path / "link")
     steps = [
         Step(Op.MKNOD, (node, stat.S_IFCHR | 0o600, 0x103)),
         Step(Op.SYMLINK, ("null", link)),
+        Step(Op.CHOWN, (node, 12, 34)),
         Step(Op.CHMOD, (node, 0o4711)),
     ]
     with parked(steps):
         info = os.stat(node)
         assert stat.S_ISCHR(info.st_mode) and info.st_rdev == 0x103
         assert stat.S_IMODE(info.st_mode) == 0o4711
+        assert (info.st_uid, info.st_gid) == (12, 34)
         assert os.readlink(link) == "null"
     assert failure(steps) == (0, errno.EEXIST)
     assert failure(steps[1:]) == (0, errno.EEXIST)
     assert failure([Step(Op.CHMOD, (f"{tmp_path}/absent", 0o700))]) == (0, errno.ENOENT)
+    assert failure([Step(Op.CHOWN, (f"{tmp_path}/absent", 0, 0))]) == (0, errno.ENOENT)
 
 
 def test_write(tmp_path: Path) -> None:

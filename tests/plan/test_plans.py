@@ -186,8 +186,9 @@ PACKAGE = Path(core.__file__).parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(["spec", "units", "namespaces", "errors", "wording", "usage"]),
     frozenset(["host"]),
-    frozenset(["plan", "security", "cgroups", "container"]),
+    frozenset(["plan", "security", "container"]),
     frozenset(["core"]),
+    frozenset(["cgroups"]),
     frozenset(["transfer", "unpicklable", "values", "doctor"]),
     frozenset(["runtime"]),
     frozenset(["client"]),

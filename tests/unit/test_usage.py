@@ -27,12 +27,12 @@ def steady(number: int, capacity: int = 8) -> Usage:
 def test_a_sequence_and_a_mapping_are_the_same_sample() -> None:
     by_name, by_order = Usage(), Usage()
     by_name.append({"time_s": 1.0, "pids": 3})
-    by_order.append((1.0, *[None] * 8, 3, None, None))
+    by_order.append([{"time_s": 1.0, "pids": 3}.get(name) for name in SAMPLE_FIELDS])
     assert by_name.to_dict() == by_order.to_dict()
     assert by_name.column("pids") == [3]
 
 
-@pytest.mark.parametrize("bad", [{"pids": 1}, {"time_s": 0, "pid": 1}, (0.0, 1.0), (None, *[1] * 11)])
+@pytest.mark.parametrize("bad", [{"pids": 1}, {"time_s": 0, "pid": 1}, (0.0, 1.0), (None, *[1] * (len(SAMPLE_FIELDS) - 1))])
 def test_a_bad_sample_is_refused_and_changes_nothing(bad: object) -> None:
     usage = Usage()
     with pytest.raises(ValueError, match="sample: "):
