@@ -32,7 +32,10 @@ def test_a_sequence_and_a_mapping_are_the_same_sample() -> None:
     assert by_name.column("pids") == [3]
 
 
-@pytest.mark.parametrize(
+BAD: tuple[object, ...] = ({"pids": 1}, {"time_s": 0, "pid": 1}, (0.0, 1.0), (None, *[1] * (len(SAMPLE_FIELDS) - 1)))
+
+
+@pytest.mark.parametrize("bad", BAD)
     "bad", [{"pids": 1}, {"time_s": 0, "pid": 1}, (0.0, 1.0), (None, *[1] * (len(SAMPLE_FIELDS) - 1))]
 )
 def test_a_bad_sample_is_refused_and_changes_nothing(bad: object) -> None:
