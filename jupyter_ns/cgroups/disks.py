@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
 
 from ..errors import UsageError
 from ..spec import Limits
+from . import files
 from .facts import OPTIONS, Setting
 
 
@@ -39,6 +41,17 @@ def number(field: str, path: str) -> str:
         disk = os.path.basename(os.path.dirname(os.path.realpath(about)))
         raise UsageError(f"{option}: a partition, and the kernel limits whole disks; expected /dev/{disk}")
     return numbers
+
+
+def weight_note(limits: Limits, file: str) -> list[str]:
+    """Return what to say of weights where no disk has the scheduler that looks at them."""
+    if "bfq" not in file or not (limits.blkio_weight or limits.blkio_weight_device):
+        return []
+    for name in os.listdir("/sys/block"):
+        with contextlib.suppress(FileNotFoundError):  # a disk without a queue
+            if "[bfq]" in files.read(f"/sys/block/{name}/queue/scheduler"):
+                return []
+    return [f"{OPTIONS['blkio_weight']}: no disk here has the BFQ scheduler, which alone looks at it"]
 
 
 def disk_settings(

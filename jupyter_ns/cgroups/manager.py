@@ -226,6 +226,8 @@ class Manager:
         if not CGROUP_NAME.fullmatch(name):
             raise UsageError(f"cgroup name {name!r}: accepted: 1 to 128 letters, digits, '_' and '-'")
         usual = v1.DEFAULT if self.facts.version == 1 else self.facts.bases[0].controllers
+        if group:
+            controllers = (*controllers, *self.groups[group].paths)  # it must be where the group's limits are
         places: list[Place] = []
         covered: set[str] = set()
         try:

@@ -19,7 +19,7 @@ from ..spec import Limits
 from . import files, processes
 from .base import Cgroup
 from .devices import Rule
-from .disks import disk_settings
+from .disks import disk_settings, weight_note
 from .facts import (
     BANDWIDTH,
     OPTIONS,
@@ -129,9 +129,14 @@ def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
     return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
 
 
+def weight_file(names: frozenset[str]) -> str:
+    """Return the file that weights go to; that of CFQ was there before Linux 5.0."""
+    return next((w for w in _WEIGHTS if w in names), _WEIGHTS[0])
+
+
 def blkio(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
     """Return the writes of the blkio controller."""
-    file = next((w for w in _WEIGHTS if w in names), _WEIGHTS[0])
+    file = weight_file(names)
     found: list[Setting] = []
     if "blkio_weight" in fields:
         # 100 is BFQ's own default; 0 asks for the default.
@@ -198,6 +203,7 @@ class V1Cgroup(Cgroup):
             for name in ("device_write_bps", "device_write_iops")
             if getattr(wanted, name)
         ]
+        self.notes += weight_note(wanted, weight_file(names))
         return [
             *memory(wanted, self.limits, fields, names),
             *cpu(wanted, self.limits, fields),

@@ -18,7 +18,7 @@ from ..spec import Limits
 from . import devices, files, processes
 from .base import Cgroup
 from .devices import Rule
-from .disks import disk_settings
+from .disks import disk_settings, weight_note
 from .facts import BANDWIDTH, OPTIONS, RATES, Need, Setting, UsualDevices, positive, swap_total_bytes
 
 CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "io")
@@ -127,9 +127,14 @@ def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
     return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
 
 
+def weight_file(names: frozenset[str]) -> str:
+    """Return the file that weights go to: that of BFQ, or that of iocost."""
+    return next((w for w in _WEIGHTS if w in names), _WEIGHTS[1])
+
+
 def io(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
     """Return the writes of the io controller; BFQ's weight has the scale of version 1."""
-    file = next((w for w in _WEIGHTS if w in names), _WEIGHTS[1])
+    file = weight_file(names)
     scale = io_weight if file == _WEIGHTS[1] else int
     found: list[Setting] = []
     if "blkio_weight" in fields:
@@ -158,6 +163,7 @@ class V2Cgroup(Cgroup):
         self.notes = []
         if swap_total_bytes(wanted) not in (None, -1) and "memory.swap.max" not in names:
             self.notes.append(f"swap not limited: {NEEDS['memory_swap_bytes'].reason}")
+        self.notes += weight_note(wanted, weight_file(names))
         return [
             *memory(wanted, self.limits, fields, names),
             *cpu(wanted, fields),

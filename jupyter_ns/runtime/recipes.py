@@ -115,7 +115,8 @@ class Recipes:
             plan = build_plan(spec, facts, inputs)
             names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
             recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts)
-            if not spec.mounts and not spec.user and not spec.devices:  # these look at files that may change meanwhile
+            # These look at files that may change meanwhile, or at a cgroup that may be made anew.
+            if not (spec.mounts or spec.user or spec.devices or spec.cgroup_parent):
                 self._recipes[key] = recipe
         else:
             self._recipes.move_to_end(key)

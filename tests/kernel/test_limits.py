@@ -202,7 +202,7 @@ def group() -> Iterator[Callable[..., str]]:
         return name
 
     yield make
-    for name in reversed(made):
+    for name in dict.fromkeys(reversed(made)):
         ask(do="remove", name=name)
 
 
@@ -244,6 +244,17 @@ def test_tasks_of_a_group_are_counted_together(group: Callable[..., str]) -> Non
     lab = group("lab", pids_limit=5)
     container = run("sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 9 & done; echo $!", cgroup_parent=lab)
     assert "Cannot fork" in container.stderr or "can't fork" in container.stderr
+
+
+@pytest.mark.needs("controller:cpuset")
+def test_a_limit_that_only_the_group_has_binds(group: Callable[..., str]) -> None:
+    first = min(os.sched_getaffinity(0))
+    lab = group("lab", cpuset_cpus=str(first))
+    script = "grep Cpus_allowed_list /proc/self/status"
+    assert sh(script, cgroup_parent=lab).stdout.split() == ["Cpus_allowed_list:", str(first)]
+    ask(do="remove", name=lab)
+    group(lab)  # the same name, without that limit: nothing of the first is kept
+    assert sh(script, cgroup_parent=lab).stdout == sh(script).stdout
 
 
 def test_a_group_in_use_stays_and_an_unknown_one_is_refused(group: Callable[..., str]) -> None:
