@@ -7,7 +7,7 @@ import signal
 
 from . import units
 from .option_files import host_path
-from .option_types import Context, Option, boolean, plain
+from .option_types import Context, Option, boolean, integer, plain
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _SIGNALS = tuple(s.name for s in signal.Signals if s.name not in ("SIGRTMIN", "SIGRTMAX"))
@@ -17,11 +17,14 @@ _TIME_OFFSET_MAX_SECONDS = 4_611_686_018
 """The kernel answers ERANGE above half of KTIME_SEC_MAX: time_namespaces(7)."""
 
 
-def _removed(text: str) -> bool:
-    """Accept ``--rm``, and say that nothing else can be had; it leaves ``keep`` as it is by default."""
-    if not units.parse_boolean(text):
-        raise ValueError("true: a container that stays after its end is not supported by this version")
-    return False
+_RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(:[0-9]+)?", re.ASCII)
+
+
+def _restart(text: str) -> str:
+    match = _RESTART.fullmatch(text or "no")
+    if match is None or (match[2] and match[1] != "on-failure"):
+        raise ValueError("expected no, always, unless-stopped or on-failure[:MOST]")
+    return "on-failure" if text == "on-failure:0" else match[0]
 
 
 def _environment(text: str, context: Context) -> tuple[tuple[str, str | None], ...]:
@@ -234,11 +237,52 @@ PROCESS: tuple[Option, ...] = (
     ),
     Option(
         flags=("--rm",),
-        help="Remove it when it ends: always so, in this version",
+        help="Remove it, and what it wrote, when it ends",
         group="Lifetime",
-        sets="spec.keep",
-        parse=plain(_removed),
-        default="true",
+        sets="request.remove",
+        parse=boolean,
+        default="true for a cell that is waited for",
+    ),
+    Option(
+        flags=("-d", "--detach"),
+        help="Let it go on without the cell; it ends with the notebook's kernel at the latest",
+        group="Lifetime",
+        sets="request.detach",
+        parse=boolean,
+    ),
+    Option(
+        flags=("--restart",),
+        help="When to start it again: no, always, unless-stopped, on-failure[:MOST]",
+        group="Lifetime",
+        sets="spec.restart",
+        parse=plain(_restart),
+        metavar="POLICY",
+        default="no",
+        choices=(
+            ("no", "never"),
+            ("on-failure", "after an exit code that is not 0"),
+            ("always", "whenever it ends by itself"),
+            ("unless-stopped", "the same"),
+        ),
+    ),
+    Option(
+        flags=("--stop-timeout",),
+        help="From the stop signal to SIGKILL; -1 waits for ever",
+        group="Lifetime",
+        sets="spec.stop_timeout_seconds",
+        parse=integer(-1, 2**31 - 1),
+        metavar="SECONDS",
+        unit="seconds",
+        default="10",
+        documentation="signal(7)",
+    ),
+    Option(
+        flags=("--cidfile",),
+        help="Write its ID to this file, which must not exist yet",
+        group="Lifetime",
+        sets="request.cidfile",
+        parse=host_path,
+        metavar="FILE",
     ),
     Option(
         flags=("--keep",),

@@ -151,7 +151,16 @@ class Run:
         self._ended = False
         self._interrupts = 0
         self._kernel_namespaces = namespaces.read()
-        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed()}
+        life = {"name": self.container.name, "made_up": not spec.name}
+        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life}
+
+    def lives(self, **life: Any) -> None:
+        """Say how long the container is to live: fields of `jupyter_ns.runtime.registry.Life`."""
+        self._request["life"] |= life
+
+    def enters(self, container: str, **changes: Any) -> None:
+        """Have the program run inside a running container, whose spec it takes over but for `changes`."""
+        self._request = {"enter": container, "changes": changes}
 
     def execute(self, *, stdin: bytes | None = b"", cell: Cell | None = None) -> Container:
         """Run to the end.
@@ -301,6 +310,8 @@ class Run:
         elif kind is Kind.ERROR:
             self._error = from_dict(payload)
             self._ended = True
+        elif kind is Kind.REPLY:  # it is detached, and its program runs
+            self._ended = True
 
     def _show(self, number: int, data: bytes, final: bool = False) -> None:
         stream = self._streams[number]
@@ -311,6 +322,7 @@ class Run:
     def _on_started(self, payload: dict[str, Any]) -> None:
         c = self.container
         c.id, c.status, c.pid = payload["id"], "running", payload["pid"]
+        c.name = payload["name"] or c.name
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.namespaces = {

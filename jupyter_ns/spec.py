@@ -150,6 +150,10 @@ class ContainerSpec:
     """Added to CLOCK_MONOTONIC and CLOCK_BOOTTIME inside."""
     timeout_seconds: float | None = None
     stop_signal: str = "SIGTERM"
+    stop_timeout_seconds: int = 10
+    """From the stop signal to SIGKILL; negative: for ever."""
+    restart: str = "no"
+    """``no``, ``always``, ``unless-stopped`` or ``on-failure[:MOST]``."""
     keep: bool = False
 
     def to_dict(self) -> dict[str, Any]:

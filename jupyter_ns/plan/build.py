@@ -105,13 +105,13 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
             "(newuidmap) and give the user a range in /etc/subuid and /etc/subgid"
         )
     weakened: list[str] = []
-    kinds = _kinds(spec, facts, weakened)
-    build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
+    kinds = chosen_kinds(spec, facts, weakened)
+    build = Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
 
 
-def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozenset[str]:
+def chosen_kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozenset[str]:
     """Choose the kinds of namespace to make; refuse where a needed one cannot be made."""
     wanted = {k.name for k in KINDS} - set(spec.without)
     if spec.network == "host":
@@ -142,8 +142,12 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozen
 
 
 @dataclass(slots=True)
-class _Build:
-    """The stages of one plan. `staging` is a host directory on which a tmpfs is mounted, in the child only."""
+class Build:
+    """The stages of one plan.
+
+    `staging` is a host directory on which a tmpfs is mounted, in the child only; `target` says that there
+    is a descriptor of what is to be entered, and that the root is in its place already.
+    """
 
     spec: ContainerSpec
     facts: HostFacts
@@ -151,6 +155,12 @@ class _Build:
     kinds: frozenset[str]
     weakened: list[str]
     staging: str = ""
+    target: bool = False
+
+    @property
+    def root(self) -> str:
+        """Where the new root is at this moment."""
+        return "" if self.target else f"{self.staging}/root"
 
     def clone_flags(self) -> int:
         """Namespaces that clone3 makes: all but those that a step must make later, or has in stock."""
@@ -159,19 +169,21 @@ class _Build:
         return self._flags() | (BY_NAME["pid"].flag if "pid" in self.kinds else 0)
 
     def _flags(self) -> int:
-        later = {"cgroup", "time", "pid"}
+        later = {"cgroup", "time", "pid"} | ({"mount"} if self.target else set())
         return sum(BY_NAME[k].flag for k in self.kinds - later)
+
+    def descriptors(self) -> tuple[tuple[str, int], ...]:
+        """List the descriptors that the child has, and their numbers."""
+        names = ["stdin", "stdout", "stderr", *(["channel"] if self.spec.python else []), "report", "go"]
+        names += ["target"] if self.target else []
+        return tuple((name, number) for number, name in enumerate(names))
 
     def entry(self) -> Iterator[Step]:
         """Should: leave no descriptor of the engine open, and be in every namespace but the cgroup's.
 
         Mustn't: touch the file system.
         """
-        fds: list[tuple[str, int]] = [("stdin", 0), ("stdout", 1), ("stderr", 2)]
-        if self.spec.python:
-            fds.append(("channel", 3))
-        fds += [("report", len(fds)), ("go", len(fds) + 1)]
-        yield Step(Op.FDS, (tuple(fds),), why="standard streams; everything else is closed")
+        yield Step(Op.FDS, (self.descriptors(),), why="standard streams; everything else is closed")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
         for path in self.inputs.cgroup_join:
             # By the child itself: for another's PID the kernel waits for an RCU grace period, 5 ms and more.
@@ -203,8 +215,8 @@ class _Build:
         Mustn't: let any mount show outside (everything is private first).
         """
         if "mount" not in self.kinds:
-            yield from self._cgroup_namespace()
-            yield from self._sysctls()
+            yield from self.cgroup_namespace()
+            yield from self.sysctls()
             return
         self.staging = self._choose_staging()
         yield Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None), why="no mount made here shows outside")
@@ -217,13 +229,13 @@ class _Build:
         yield from self._submounts()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
-        yield from self._cgroup_namespace()
-        yield from self._proc_sys()
+        yield from self.cgroup_namespace()
+        yield from self.proc_sys()
         yield from self._tmp_and_exposed()
         yield from self._pivot()
         yield from self._user_mounts()
-        yield from self._sysctls()
-        yield from self._policy_paths()
+        yield from self.sysctls()
+        yield from self.policy_paths()
         yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
         yield Step(Op.RMDIR, (OLD_ROOT,))
         if self.spec.readonly:
@@ -234,7 +246,8 @@ class _Build:
                 option="--read-only",
             )
 
-    def _cgroup_namespace(self) -> Iterator[Step]:
+    def cgroup_namespace(self) -> Iterator[Step]:
+        """Unshare the cgroup namespace."""
         if "cgroup" in self.kinds:
             yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="after joining, so that our cgroup is its root")
 
@@ -332,8 +345,9 @@ class _Build:
         if "ipc" in self.kinds:
             yield Step(Op.MOUNT, ("mqueue", f"{dev}/mqueue", "mqueue", NOSUID | NODEV | NOEXEC, None))
 
-    def _proc_sys(self) -> Iterator[Step]:
-        proc, sys = f"{self.staging}/root/proc", f"{self.staging}/root/sys"
+    def proc_sys(self) -> Iterator[Step]:
+        """Mount /proc and /sys of the namespaces that the child is in."""
+        proc, sys = f"{self.root}/proc", f"{self.root}/sys"
         if "pid" not in self.kinds or self.facts.proc_error:
             if "pid" in self.kinds:
                 self.weakened.append(f"/proc shows the host's processes: {self.facts.proc_error}")
@@ -401,13 +415,14 @@ class _Build:
         if m.readonly and m.type == "bind":
             yield from self._make_readonly(m.destination, recursive=True, option=m.option)
 
-    def _sysctls(self) -> Iterator[Step]:
+    def sysctls(self) -> Iterator[Step]:
         """Before /proc/sys becomes read-only; what they set belongs to namespaces that were entered already."""
         for name, value in self.spec.sysctls:
             path = "/proc/sys/" + name.replace(".", "/")
             yield Step(Op.WRITE, (path, value), option=f"--sysctl {name}={value}")
 
-    def _policy_paths(self) -> Iterator[Step]:
+    def policy_paths(self) -> Iterator[Step]:
+        """Mask what the container policy hides, and make read-only what it protects."""
         unmasked = self.spec.privileged or "systempaths=unconfined" in self.spec.security_options
         if unmasked or ("pid" not in self.kinds) or self.facts.proc_error:
             if not unmasked:

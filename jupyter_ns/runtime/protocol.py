@@ -38,6 +38,7 @@ class Kind(IntEnum):
     PRELOAD = 7
     FORKED = 9
     SYNC = 10
+    ASK = 11
     READY = 32
     STARTED = 33
     STREAM = 34

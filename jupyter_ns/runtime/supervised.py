@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..cgroups import Cgroup, ProcSampler, Sampler
     from .engine import Engine
     from .recipes import Recipe
+    from .registry import Record
 
 HIGH_WATER = 4 * CHUNK
 IDLE_INTERVALS = 8
@@ -90,6 +91,9 @@ class Supervised:
     cgroup: Cgroup
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
+    record: Record | None = None
+    attached: bool = True
+    """Whether the kernel follows it; a detached one is only asked about."""
     container_id: str = ""
     """Its own ID; `id` is what the kernel calls it, which for a parked one comes later."""
     state: str = "building"
@@ -158,6 +162,8 @@ class Supervised:
                     step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
                     cause="the child was killed while it was building the container",
                 )  # fmt: skip
+            elif self.failure is None and not self.exec_errno:
+                self.engine.registry.executed(self)
         elif report.phase == core.WAITING:
             self._at_wait(str(self.plan.steps[report.step].args[0]))
         elif report.phase == core.RUNNING:
@@ -226,16 +232,24 @@ class Supervised:
 
     def _read_stream(self, name: str, number: int) -> None:
         fd = getattr(self.ends, name)
-        if fd < 0 or self.engine.hold_back(fd, lambda: self._read_stream(name, number)):
+        if fd < 0 or self._must_wait(fd, lambda: self._read_stream(name, number)):
             return
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return
-        if data:
-            self.engine.tell(Kind.STREAM, self.id, [number, data])
-        else:
+        if not data:
             self.close_fd(name)
+            return
+        if self.record is not None:
+            self.engine.registry.output(self.record, number, data)
+        if self.attached:
+            self.engine.tell(Kind.STREAM, self.id, [number, data])
+
+    def _must_wait(self, fd: int, handler: Callable[[], None]) -> bool:
+        """Whether somebody at the kernel reads this output, and is behind."""
+        followed = self.attached or (self.record is not None and bool(self.record.followers))
+        return followed and self.engine.hold_back(fd, handler)
 
     def _read_channel(self) -> None:
         # What was written to the streams before this message must be shown before it.
@@ -380,6 +394,10 @@ class Supervised:
         if when < self.due:
             self.engine.schedule(self, when)
 
+    def elapsed_s(self) -> float:
+        """Return the seconds since the payload's start."""
+        return time.monotonic() - self.started
+
     def relative_sample(self) -> list[Any]:
         """Take a sample; counters and time count from the payload's start."""
         return relative(self._take_sample(), self.base_sample, self.started)
@@ -486,21 +504,28 @@ class Supervised:
                 os.waitpid(self.pid, 0)
         self.dispose()
 
-    def dispose(self) -> None:
-        """Give back everything: descriptors, layer, cgroups. Every process is dead by now."""
+    def dispose(self, *, keep_files: bool = False) -> None:
+        """Give back everything: descriptors, layer, cgroups. Every process is dead by now.
+
+        With `keep_files`, what the container wrote stays, until it is disposed of once more.
+        """
+        self.close_all(keep_files=keep_files)
+        if self.sampler is not None:
+            self.sampler.close()
+        self.cgroup.remove()
+
+    def close_all(self, *, keep_files: bool = False) -> None:
+        """Close every descriptor."""
         for name in ("stdin", "stdout", "stderr", "report", "go"):
             self.close_fd(name)
         self.close_channel()
-        for attribute in ("pidfd", "mount_namespace_fd", "layer_fd", "oom_fd"):
+        for attribute in ("pidfd", "oom_fd", *(() if keep_files else ("mount_namespace_fd", "layer_fd"))):
             fd = getattr(self, attribute)
             if fd >= 0:
                 self.engine.unwatch(fd)
                 if attribute != "oom_fd":  # the cgroup's own
                     os.close(fd)
                 setattr(self, attribute, -1)
-        if self.sampler is not None:
-            self.sampler.close()
-        self.cgroup.remove()
 
 
 def setup_error(plan: Plan, index: int, number: int) -> SetupError:
