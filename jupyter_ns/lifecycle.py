@@ -10,7 +10,6 @@ import itertools
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -113,9 +112,9 @@ def ask(do: str, **arguments: Any) -> Any:
         request.close()
 
 
-def pause_s(seconds: float) -> None:
-    """Let time pass; an interrupt ends it."""
-    get_client().wait(lambda: False, until=time.monotonic() + seconds)
+def wait_until(until: float, wake: int) -> None:
+    """Let time pass, up to `until` (`time.monotonic`) or an interrupt; see `interruptible`."""
+    get_client().wait(lambda: False, until=until, wake_fds=[wake] if wake >= 0 else [])
 
 
 @contextlib.contextmanager

@@ -20,7 +20,16 @@ _TIME_OFFSET_MAX_SECONDS = 4_611_686_018
 _RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(:[0-9]+)?", re.ASCII)
 
 
-def _restart(text: str) -> str:
+RESTART_CHOICES = (
+    ("no", "never"),
+    ("on-failure", "after an exit code that is not 0"),
+    ("always", "whenever it ends by itself"),
+    ("unless-stopped", "the same"),
+)
+
+
+def parse_restart(text: str) -> str:
+    """Check a restart policy."""
     match = _RESTART.fullmatch(text or "no")
     if match is None or (match[2] and match[1] != "on-failure"):
         raise ValueError("expected no, always, unless-stopped or on-failure[:MOST]")
@@ -82,7 +91,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _signal(text: str) -> str:
+def parse_signal(text: str) -> str:
     """Name a signal that is given by name, with or without SIG, or by number."""
     accepted = "expected a signal such as SIGTERM, TERM, 15 or SIGRTMIN+3"
     if text.isascii() and text.isdecimal():
@@ -201,7 +210,7 @@ PROCESS: tuple[Option, ...] = (
         help="Signal that asks it to stop",
         group="Lifetime",
         sets="spec.stop_signal",
-        parse=plain(_signal),
+        parse=plain(parse_signal),
         metavar="SIGNAL",
         default="SIGTERM",
         documentation="signal(7)",
@@ -255,15 +264,10 @@ PROCESS: tuple[Option, ...] = (
         help="When to start it again: no, always, unless-stopped, on-failure[:MOST]",
         group="Lifetime",
         sets="spec.restart",
-        parse=plain(_restart),
+        parse=plain(parse_restart),
         metavar="POLICY",
         default="no",
-        choices=(
-            ("no", "never"),
-            ("on-failure", "after an exit code that is not 0"),
-            ("always", "whenever it ends by itself"),
-            ("unless-stopped", "the same"),
-        ),
+        choices=RESTART_CHOICES,
     ),
     Option(
         flags=("--stop-timeout",),

@@ -301,6 +301,8 @@ class Run:
         elif kind is Kind.SAMPLE:
             self.container.usage.append(payload)
             self._sink.on_sample(self.container)
+        elif kind is Kind.EVENT:
+            self.container.usage.events.append((payload[0], payload[1]))
         elif kind is Kind.CHANNEL_OUT:
             self._on_channel(payload)
         elif kind is Kind.STARTED:

@@ -7,6 +7,7 @@ where that comes when something has happened.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 from ..cgroups.facts import merge
 from ..errors import UsageError
 from ..spec import Limits
+from ..units import format_bytes
+from ..usage import SAMPLE_FIELDS
 from .protocol import Kind
 from .registry import ALIVE, Record, Registry
 
@@ -60,8 +63,12 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def _list(registry: Registry, _request: str) -> list[dict[str, Any]]:
-    return [_row(record) for record in reversed(registry.records.values())]
+def _list(registry: Registry, _request: str, size: bool = False) -> list[dict[str, Any]]:
+    rows = [_row(record) for record in reversed(registry.records.values())]
+    if size:
+        for row, record in zip(rows, reversed(registry.records.values()), strict=True):
+            row["size_bytes"] = record.process.layer_bytes()
+    return rows
 
 
 def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
@@ -73,6 +80,7 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "oom_killed": record.oom_killed,
         "restart_count": record.restart_count,
         "remove": record.life.remove,
+        "detached": record.life.detach,
         "environment": list(process.plan.steps[-1].args[2]) if not record.spec.python else [],
         "namespaces": process.namespaces,
         "limits": [list(r) for r in process.cgroup.records],
@@ -95,8 +103,19 @@ def _logs(registry: Registry, request: str, of: str, follow: bool = False, histo
     return reply
 
 
-def _usage(registry: Registry, _request: str, of: str) -> dict[str, Any]:
-    return registry.find(of).usage.to_dict()
+def _usage(registry: Registry, request: str, of: str) -> dict[str, Any]:
+    """Return what the kernel's `Container` is brought up to date with."""
+    record = registry.find(of)
+    usage, process, ended = record.usage, record.process, record.summary
+    return _inspect(registry, request, of) | {
+        "rows": [list(row) for row in zip(*(usage.column(name) for name in SAMPLE_FIELDS), strict=True)],
+        "events": [list(event) for event in usage.events],
+        "now": process.relative_sample() if record.alive else None,
+        "peak": list(process.cgroup.peak()) if record.alive else ended.get("peak", [None, ""]),
+        "timings": process.timings,
+        "reason": ended.get("reason", ""),
+        "wall_seconds": process.elapsed_s() if record.alive else ended.get("wall_seconds", 0.0),
+    }
 
 
 def _wait(registry: Registry, request: str, of: str, condition: str = "not-running") -> Any:
@@ -234,20 +253,46 @@ def _update(registry: Registry, _request: str, of: str, limits: dict[str, Any], 
         record.process.cgroup.set(asked)
     merged = merge(before, asked)
     record.spec = replace(record.spec, limits=merged, restart=restart or record.spec.restart)
-    moved = {k: [getattr(before, k), v] for k, v in asdict(merged).items() if v != getattr(before, k)}
     registry.event(record, "update")
+    if record.alive:
+        for text in moved_words(before, merged):
+            registry.mark(record, f"limit moved: {text}")
     return {
-        "moved": moved,
-        "time_s": record.process.elapsed_s() if record.alive else 0.0,
         "limits": [list(r) for r in record.process.cgroup.records],
         "notes": list(record.process.cgroup.notes),
     }
 
 
-def _stats(registry: Registry, _request: str, of: list[str]) -> list[dict[str, Any]]:
-    """Return a raw sample of each running container, and of the system."""
-    records = [registry.find(one) for one in of] if of else [r for r in registry.records.values() if r.alive]
-    return [_sample(record) for record in records]
+def moved_words(before: Limits, after: Limits) -> list[str]:
+    """Word the limits that differ.
+
+    Examples
+    --------
+    >>> moved_words(Limits(memory_bytes=64 << 20), Limits(memory_bytes=128 << 20))
+    ['memory 64 MiB -> 128 MiB']
+    """
+    moved = ((name, getattr(before, name), value) for name, value in asdict(after).items())
+    return [f"{label(name)} {worded(name, a)} -> {worded(name, b)}" for name, a, b in moved if a != b]
+
+
+def label(name: str) -> str:
+    """Name a limit without its unit."""
+    return name.removesuffix("_bytes").removesuffix("_us").replace("nano_cpus", "cpus").replace("_", " ")
+
+
+def worded(name: str, value: Any) -> str:
+    """Word a limit's value with its unit; none is ``unlimited``."""
+    if value is None or (isinstance(value, int) and value < 0):
+        return "unlimited"
+    if name.endswith("_bytes"):
+        return re.sub(r"(?<=\d)(?=[A-Z])", " ", format_bytes(value))
+    return f"{value / 1e9:g}" if name == "nano_cpus" else f"{value}µs" if name.endswith("_us") else str(value)
+
+
+def _stats(registry: Registry, _request: str, of: list[str], everything: bool = False) -> list[dict[str, Any]]:
+    """Return a raw sample of each container that runs, or was asked for, and of the system."""
+    records = [registry.find(one) for one in of] or list(registry.records.values())
+    return [_sample(record) for record in records if record.alive or of or everything]
 
 
 def _sample(record: Record) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Kind(IntEnum):
     EXIT = 37
     ERROR = 38
     REPLY = 39
+    EVENT = 40
 
 
 Frame = tuple[int, str, Any]

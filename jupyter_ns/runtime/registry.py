@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ContainerError, UsageError, to_dict
 from ..spec import ContainerSpec
-from ..usage import Usage
+from ..usage import Usage, without_amounts
 from .log import Log
 from .protocol import Kind
 
@@ -81,6 +81,8 @@ class Record:
     start_again: bool = False
     log: Log = field(default_factory=Log)
     usage: Usage = field(default_factory=Usage)
+    summary: dict[str, Any] = field(default_factory=dict)
+    """How it ended last."""
     followers: set[str] = field(default_factory=set)
     """Requests that are told of its output until it ends."""
     waiting: list[tuple[str, str]] = field(default_factory=list)
@@ -208,8 +210,13 @@ class Registry:
             program = made.plan.steps[-1].args[1][0]
             what = "executable file not found in $PATH" if summary["exit_code"] == 127 else "permission denied"
             record.error = f'exec: "{program}": {what}'
+        if record.life.detach:
+            record.usage.append(without_amounts(summary["sample"]))
+        record.summary = {k: summary[k] for k in ("wall_seconds", "peak", "reason")}
         if record.oom_killed:
             self.event(record, "oom")
+            if record.life.detach:
+                self.mark(record, "oom")
         self._end(record, summary["exit_code"])
         return record.id in self.records
 
@@ -306,6 +313,14 @@ class Registry:
         self.events.append(event)
         for follower in self.event_followers:
             self.engine.tell(Kind.STREAM, follower, event)
+
+    def mark(self, record: Record, text: str) -> None:
+        """Put what has just happened among the events of a container's usage."""
+        event = (record.process.elapsed_s(), text)
+        if record.life.detach:
+            record.usage.events.append(event)
+        elif record.process.attached:
+            self.engine.tell(Kind.EVENT, record.process.id, list(event))
 
     def call_at(self, when: float, action: Callable[[], None]) -> None:
         """Have `action` called at `when` (`time.monotonic`)."""

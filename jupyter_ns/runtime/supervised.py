@@ -243,12 +243,16 @@ class Supervised:
             return
         if self.record is not None:
             self.engine.registry.output(self.record, number, data)
-        if self.attached:
+        if self.attached and not self._detached:
             self.engine.tell(Kind.STREAM, self.id, [number, data])
+
+    @property
+    def _detached(self) -> bool:
+        return self.record is not None and self.record.life.detach
 
     def _must_wait(self, fd: int, handler: Callable[[], None]) -> bool:
         """Whether somebody at the kernel reads this output, and is behind."""
-        followed = self.attached or (self.record is not None and bool(self.record.followers))
+        followed = bool(self.record.followers) if self.record is not None and self._detached else self.attached
         return followed and self.engine.hold_back(fd, handler)
 
     def _read_channel(self) -> None:
@@ -479,6 +483,13 @@ class Supervised:
         if self.layer_fd < 0:
             return [], False
         return collect_changes(self.layer_fd, self._layers(), own=frozenset(m.destination for m in self.spec.mounts))
+
+    def layer_bytes(self) -> int:
+        """Return the bytes that what it wrote takes."""
+        if self.layer_fd < 0:
+            return 0
+        state = os.fstatvfs(self.layer_fd)
+        return (state.f_blocks - state.f_bfree) * state.f_frsize
 
     def close_fd(self, name: str) -> None:
         """Close one of our ends."""
