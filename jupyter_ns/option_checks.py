@@ -101,6 +101,8 @@ def _lifetime(request: RunRequest, given: Given) -> None:
 
 def _program(request: RunRequest, given: Given) -> None:
     if request.spec.python:
+        if request.spec.tty:
+            raise UsageError("--tty: only for a program; a Python cell shows its output in the notebook")
         return
     for name in ("--state", "--in", "--out"):
         if name in given:

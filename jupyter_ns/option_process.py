@@ -197,6 +197,15 @@ PROCESS: tuple[Option, ...] = (
         documentation="stdin(3)",
     ),
     Option(
+        flags=("-t", "--tty"),
+        help="Give a program a terminal, which prompts and does not echo",
+        group="Process",
+        sets="spec.tty",
+        parse=boolean,
+        oci="process.terminal",
+        documentation="pty(7)",
+    ),
+    Option(
         flags=("--init",),
         help="Run an init as PID 1 that forwards signals and reaps zombies",
         group="Process",

@@ -78,7 +78,6 @@ _BOOLEANS: dict[str, tuple[tuple[str, ...], ...]] = {
     _TERMINAL: (("--sig-proxy",),),
     _HEALTH: (("--no-healthcheck",),),
     _IMAGE: (("--disable-content-trust",),),
-    "a cell's output is no terminal": (("-t", "--tty"),),
     "there is no Docker daemon whose socket it could be": (("--use-api-socket",),),
 }
 

@@ -130,6 +130,8 @@ class ContainerSpec:
     entrypoint: str | None = None
     init: bool = False
     stdin_open: bool = True
+    tty: bool = False
+    """Whether its standard streams are a terminal."""
     network: str = "none"
     userns: str = ""
     without: tuple[str, ...] = ()

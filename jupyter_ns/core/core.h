@@ -38,6 +38,7 @@ enum jns_op {
     JNS_INIT = 31,      /* -                                                      clone; the parent stays as PID 1 and reaps */
     JNS_EXEC = 32,      /* s0 paths, s1 argv, s2 envp (string lists)              execve(2), first path that exists */
     JNS_CHMOD = 33,     /* s0 path, n0 mode                                       chmod(2) */
+    JNS_CTTY = 38,      /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
     JNS_PAUSE = 34      /* -                                                      stay as PID 1 and reap */
 };
 

@@ -105,13 +105,13 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
             "(newuidmap) and give the user a range in /etc/subuid and /etc/subgid"
         )
     weakened: list[str] = []
-    kinds = chosen_kinds(spec, facts, weakened)
-    build = Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
+    kinds = _kinds(spec, facts, weakened)
+    build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
 
 
-def chosen_kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozenset[str]:
+def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozenset[str]:
     """Choose the kinds of namespace to make; refuse where a needed one cannot be made."""
     wanted = {k.name for k in KINDS} - set(spec.without)
     if spec.network == "host":
@@ -142,7 +142,7 @@ def chosen_kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> 
 
 
 @dataclass(slots=True)
-class Build:
+class _Build:
     """The stages of one plan.
 
     `staging` is a host directory on which a tmpfs is mounted, in the child only; `target` says that there
@@ -185,6 +185,8 @@ class Build:
         """
         yield Step(Op.FDS, (self.descriptors(),), why="standard streams; everything else is closed")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
+        if self.spec.tty:
+            yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
         for path in self.inputs.cgroup_join:
             # By the child itself: for another's PID the kernel waits for an RCU grace period, 5 ms and more.
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
@@ -215,8 +217,8 @@ class Build:
         Mustn't: let any mount show outside (everything is private first).
         """
         if "mount" not in self.kinds:
-            yield from self.cgroup_namespace()
-            yield from self.sysctls()
+            yield from self._cgroup_namespace()
+            yield from self._sysctls()
             return
         self.staging = self._choose_staging()
         yield Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None), why="no mount made here shows outside")
@@ -229,13 +231,13 @@ class Build:
         yield from self._submounts()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
-        yield from self.cgroup_namespace()
-        yield from self.proc_sys()
+        yield from self._cgroup_namespace()
+        yield from self._proc_sys()
         yield from self._tmp_and_exposed()
         yield from self._pivot()
         yield from self._user_mounts()
-        yield from self.sysctls()
-        yield from self.policy_paths()
+        yield from self._sysctls()
+        yield from self._policy_paths()
         yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
         yield Step(Op.RMDIR, (OLD_ROOT,))
         if self.spec.readonly:
@@ -246,8 +248,7 @@ class Build:
                 option="--read-only",
             )
 
-    def cgroup_namespace(self) -> Iterator[Step]:
-        """Unshare the cgroup namespace."""
+    def _cgroup_namespace(self) -> Iterator[Step]:
         if "cgroup" in self.kinds:
             yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="after joining, so that our cgroup is its root")
 
@@ -345,8 +346,7 @@ class Build:
         if "ipc" in self.kinds:
             yield Step(Op.MOUNT, ("mqueue", f"{dev}/mqueue", "mqueue", NOSUID | NODEV | NOEXEC, None))
 
-    def proc_sys(self) -> Iterator[Step]:
-        """Mount /proc and /sys of the namespaces that the child is in."""
+    def _proc_sys(self) -> Iterator[Step]:
         proc, sys = f"{self.root}/proc", f"{self.root}/sys"
         if "pid" not in self.kinds or self.facts.proc_error:
             if "pid" in self.kinds:
@@ -415,14 +415,13 @@ class Build:
         if m.readonly and m.type == "bind":
             yield from self._make_readonly(m.destination, recursive=True, option=m.option)
 
-    def sysctls(self) -> Iterator[Step]:
+    def _sysctls(self) -> Iterator[Step]:
         """Before /proc/sys becomes read-only; what they set belongs to namespaces that were entered already."""
         for name, value in self.spec.sysctls:
             path = "/proc/sys/" + name.replace(".", "/")
             yield Step(Op.WRITE, (path, value), option=f"--sysctl {name}={value}")
 
-    def policy_paths(self) -> Iterator[Step]:
-        """Mask what the container policy hides, and make read-only what it protects."""
+    def _policy_paths(self) -> Iterator[Step]:
         unmasked = self.spec.privileged or "systempaths=unconfined" in self.spec.security_options
         if unmasked or ("pid" not in self.kinds) or self.facts.proc_error:
             if not unmasked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from ..errors import UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
-from .build import MNT_DETACH, Build, PlanInputs, chosen_kinds
+from .build import MNT_DETACH, PlanInputs, _Build, _kinds
 from .finish import PR_SET_PDEATHSIG, SIGKILL, finish_steps
 from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
@@ -42,17 +43,19 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
 
     Mustn't: bring anything of the host's along, or let the container look at the host's program that does this.
     """
-    kinds = chosen_kinds(spec, facts, [])
-    fds = Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=[], target=True).descriptors()
+    kinds = _kinds(spec, facts, [])
+    fds = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=[], target=True).descriptors()
     target = dict(fds)["target"]
     yield Step(Op.FDS, (fds,), why="standard streams; everything else is closed")
-    yield Step(Op.SETSID, why="a session of its own")
+    if spec.python or "pid" not in kinds:
+        yield from _session(spec)
     # CVE-2019-5736: whoever may trace a process may open its program through /proc/PID/exe.
     yield Step(Op.PRCTL, (PR_SET_DUMPABLE, 0), why="not to be traced from inside before it is one of them")
     if "pid" in kinds and not spec.python:
         yield Step(Op.PRCTL, (PR_SET_PDEATHSIG, SIGKILL), why="the parent outside dies with the engine")
         yield Step(Op.SETNS, (target, BY_NAME["pid"].flag), why="for children only: pid_namespaces(7)")
         yield Step(Op.INIT, why="the parent stays outside and waits; the child is in the PID namespace")
+        yield from _session(spec)
     for path in inputs.cgroup_join:
         yield Step(Op.WRITE, (path, "0"), why="into the container's cgroup")
     others = sum(BY_NAME[kind].flag for kind in kinds - {"pid"})
@@ -61,6 +64,12 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
     if "user" in kinds:
         yield Step(Op.SETRESGID, (0,), why="root of its user namespace")
         yield Step(Op.SETRESUID, (0,), why="root of its user namespace")
+
+
+def _session(spec: ContainerSpec) -> Iterator[Step]:
+    yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own")
+    if spec.tty:
+        yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
 
 
 def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -76,30 +85,30 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
     The descriptor ``target`` is that of the mount namespace, which holds all that the container wrote.
     """
     weakened: list[str] = []
-    kinds = chosen_kinds(spec, facts, weakened)
+    kinds = _kinds(spec, facts, weakened)
     if "mount" not in kinds:
         raise UnsupportedError("start: a container without a mount namespace keeps nothing to start again from")
     if "user" in kinds:
         raise UnsupportedError("start: a container with a user namespace of its own cannot be started again")
-    build = Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened, target=True)
+    build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened, target=True)
     steps = [*build.entry(), *_again(build), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
 
 
-def _again(build: Build) -> Iterator[Step]:
+def _again(build: _Build) -> Iterator[Step]:
     """Should: replace those mounts that belong to namespaces which are gone.
 
     Mustn't: touch what the container wrote.
     """
     target = dict(build.descriptors())["target"]
     yield Step(Op.SETNS, (target, BY_NAME["mount"].flag), why="where everything is that it wrote")
-    yield from build.cgroup_namespace()
+    yield from build._cgroup_namespace()
     for path in ("/proc", "/sys"):
         yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of namespaces that are gone")
-    yield from build.proc_sys()
+    yield from build._proc_sys()
     if "ipc" in build.kinds:
         flags = MS["MS_NOSUID"] | MS["MS_NODEV"] | MS["MS_NOEXEC"]
         yield Step(Op.UMOUNT, ("/dev/mqueue", MNT_DETACH))
         yield Step(Op.MOUNT, ("mqueue", "/dev/mqueue", "mqueue", flags, None))
-    yield from build.sysctls()
-    yield from build.policy_paths()
+    yield from build._sysctls()
+    yield from build._policy_paths()

@@ -58,6 +58,7 @@ class Op(IntEnum):
     EXEC = 32
     CHMOD = 33
     PAUSE = 34
+    CTTY = 38
 
 
 MOUNT_FLAGS = {
@@ -177,6 +178,7 @@ OPS: dict[Op, OpInfo] = {
     Op.INIT: OpInfo("clone", "pid_namespaces(7)", "", ()),
     Op.EXEC: OpInfo("execve", "execve(2)", "lll", ("paths", "argv", "envp:count")),
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
+    Op.CTTY: OpInfo("ioctl(0, TIOCSCTTY)", "tty_ioctl(4)", "", ()),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
 }
 

@@ -343,6 +343,29 @@ def _events(registry: Registry, request: str, follow: bool = False) -> list[dict
     return list(registry.events)
 
 
+def _copy_out(registry: Registry, _request: str, of: str, path: str, follow: bool) -> dict[str, Any]:
+    return registry.copies.read(registry.find(of), path, follow=follow)
+
+
+def _copy_next(registry: Registry, _request: str, copy: int) -> list[Any]:
+    return registry.copies.next(copy)
+
+
+def _copy_in(registry: Registry, _request: str, of: str, path: str, source: list[Any], owners: bool) -> dict[str, Any]:
+    name, is_dir, contents_only = source
+    return registry.copies.write(registry.find(of), path, (name, is_dir, contents_only), owners=owners)
+
+
+def _copy_put(registry: Registry, _request: str, copy: int, entries: list[Any]) -> Any:
+    registry.copies.put(copy, entries)
+    return True
+
+
+def _copy_close(registry: Registry, _request: str, copy: int) -> Any:
+    registry.copies.close(copy)
+    return True
+
+
 def _cancel(registry: Registry, _request: str, request: str) -> Any:
     registry.cancel(request)
     return True
@@ -380,5 +403,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "diff": _diff,
     "top": _top,
     "events": _events,
+    "copy_out": _copy_out,
+    "copy_next": _copy_next,
+    "copy_in": _copy_in,
+    "copy_put": _copy_put,
+    "copy_close": _copy_close,
     "cancel": _cancel,
 }

@@ -270,7 +270,7 @@ class Engine:
             As clone3(2) and cgroups(7); nothing stays.
         """
         cgroup = self.new_cgroup(container, recipe.spec.limits)
-        ends, child = make_pipes(recipe.spec.python)
+        ends, child = make_pipes(recipe.spec.python, recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         self.spawn(made, child)
         return made

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import SetupError, UsageError
 from ..usage import SAMPLE_FIELDS
 from .supervised import Supervised
 
@@ -24,6 +26,12 @@ class Entered(Supervised):
 
     def watch_cgroup(self) -> None:
         """Nothing: the cgroup is the container's."""
+
+    def on_report(self) -> None:
+        """Read the child's report pipe; that the container ended meanwhile is no failure of ours."""
+        Supervised.on_report(self)
+        if isinstance(self.failure, SetupError) and self.failure.errno == errno.ESRCH:
+            self.failure = UsageError("exec: the container has just ended")
 
     def _on_ready(self) -> None:
         self.state = "ready"

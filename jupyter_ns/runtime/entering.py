@@ -43,12 +43,14 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
     host = record.process
     changes = dict(request["changes"])
     added = tuple((name, value) for name, value in changes.pop("environment", ()))
-    spec = ContainerSpec.from_dict(replace(record.spec, entrypoint=None, timeout_seconds=None).to_dict() | changes)
+    spec = ContainerSpec.from_dict(
+        replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
+    )
     spec = replace(spec, environment=(*record.spec.environment, *added))
     inputs = resolve_inputs(record.id, spec, engine.facts, record.request)
     inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
     recipe = entering_recipe(spec, exec_plan(spec, engine.facts, inputs), inputs.exposed)
-    ends, child = make_pipes(spec.python)
+    ends, child = make_pipes(spec.python, spec.tty)
     child["target"] = os.dup(host.pidfd)
     made = Entered(engine, request_id, recipe, ends, host.cgroup, host=host)
     made.container_id, made.namespaces = record.id, host.namespaces
@@ -77,7 +79,7 @@ def start_again(engine: Engine, record: Record) -> None:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
         plan = restart_plan(spec, engine.facts, replace(inputs, cgroup_join=join))
         recipe = entering_recipe(spec, plan, inputs.exposed)
-        ends, child = make_pipes(spec.python)
+        ends, child = make_pipes(spec.python, spec.tty)
     except BaseException:
         cgroup.remove()
         raise

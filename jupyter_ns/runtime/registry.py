@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ContainerError, UsageError, to_dict
 from ..spec import ContainerSpec
 from ..usage import Usage, without_amounts
+from .copies import Copies
 from .log import Log
 from .protocol import Kind
 
@@ -114,6 +115,7 @@ class Registry:
         self._names: dict[str, Record] = {}
         self.events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self.event_followers: set[str] = set()
+        self.copies = Copies()
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -179,6 +181,8 @@ class Registry:
         record = made.record
         if record is not None:
             record.state, record.started_s, record.error = "running", time.time(), ""
+            if record.keeps_log:
+                made.hold_root()
             self.event(record, "start")
 
     def output(self, record: Record, stream: int, data: bytes) -> None:

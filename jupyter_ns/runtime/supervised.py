@@ -27,6 +27,7 @@ from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
 from .protocol import CHUNK, Kind, Outgoing
+from .terminal import END_OF_TRANSMISSION, open_terminal
 
 if TYPE_CHECKING:
     from ..cgroups import Cgroup, ProcSampler, Sampler
@@ -61,11 +62,14 @@ class Ends:
             self.channel = None
 
 
-def make_pipes(python: bool) -> tuple[Ends, dict[str, int]]:
-    """Make a container's pipes; return the engine's ends and the child's, by the plan's names."""
-    stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
-    from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
-    from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
+def make_pipes(python: bool, tty: bool = False) -> tuple[Ends, dict[str, int]]:
+    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names."""
+    if tty:
+        to_stdin, from_stdout, from_stderr, stdin, stdout, stderr = open_terminal()
+    else:
+        stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
+        from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
+        from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
     from_report, report = os.pipe2(os.O_CLOEXEC)
     go, to_go = os.pipe2(os.O_CLOEXEC)
     ends = Ends(to_stdin, from_stdout, from_stderr, from_report, to_go)
@@ -76,7 +80,8 @@ def make_pipes(python: bool) -> tuple[Ends, dict[str, int]]:
         ends.channel = ours
         child["channel"] = theirs.detach()
     for fd in (to_stdin, from_stdout, from_stderr):
-        os.set_blocking(fd, False)
+        if fd >= 0:
+            os.set_blocking(fd, False)
     return ends, child
 
 
@@ -101,6 +106,8 @@ class Supervised:
     pidfd: int = -1
     mount_namespace_fd: int = -1
     layer_fd: int = -1
+    root_fd: int = -1
+    """Its root directory, held where it may be asked for after the end."""
     oom_fd: int = -1
     oom_hit: bool = False
     started: float = 0.0
@@ -220,7 +227,8 @@ class Supervised:
         os.write(self.ends.go, b"g")
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
-        self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
+        if self.ends.stderr >= 0:  # a terminal has one output
+            self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
         if self.ends.channel is not None:
             self.engine.watch(self.ends.channel.fileno(), self._read_channel)
         if self.spec.timeout_seconds is not None:
@@ -238,6 +246,10 @@ class Supervised:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return
+        except OSError as e:
+            if e.errno != errno.EIO or not self.spec.tty:
+                raise
+            data = b""  # nobody has the terminal open any more
         if not data:
             self.close_fd(name)
             return
@@ -295,6 +307,10 @@ class Supervised:
             self.to_stdin, self.stdin_eof = Outgoing(), True
         if self.to_stdin.size:
             self.engine.want_write(fd, self.flush_stdin, True)
+        elif self.stdin_eof and self.spec.tty:
+            self.to_stdin.put(END_OF_TRANSMISSION)  # closing would hang up the terminal
+            self.stdin_eof = False
+            self.flush_stdin()
         elif self.stdin_eof:
             self.close_fd("stdin")
         else:
@@ -484,6 +500,16 @@ class Supervised:
             return [], False
         return collect_changes(self.layer_fd, self._layers(), own=frozenset(m.destination for m in self.spec.mounts))
 
+    def hold_root(self) -> None:
+        """Keep hold of the root directory."""
+        self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open_root(self) -> int:
+        """Return a descriptor of the root directory; the caller closes it."""
+        if self.root_fd >= 0:
+            return os.dup(self.root_fd)
+        return os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def layer_bytes(self) -> int:
         """Return the bytes that what it wrote takes."""
         if self.layer_fd < 0:
@@ -530,7 +556,7 @@ class Supervised:
         for name in ("stdin", "stdout", "stderr", "report", "go"):
             self.close_fd(name)
         self.close_channel()
-        for attribute in ("pidfd", "oom_fd", *(() if keep_files else ("mount_namespace_fd", "layer_fd"))):
+        for attribute in ("pidfd", "oom_fd", *(() if keep_files else ("mount_namespace_fd", "layer_fd", "root_fd"))):
             fd = getattr(self, attribute)
             if fd >= 0:
                 self.engine.unwatch(fd)

@@ -159,7 +159,7 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "AttachStdin": False,
         "AttachStdout": not data["detached"],
         "AttachStderr": not data["detached"],
-        "Tty": False,
+        "Tty": spec.tty,
         "OpenStdin": False,
         "StdinOnce": False,
         "Env": data["environment"],

@@ -60,14 +60,20 @@ def run_run(console: Console, words: list[str], *, with_image: bool) -> None:
     if request.spec.python:
         raise UsageError("run: a program is missing: `%container run [OPTIONS] PROGRAM [ARG…]`")
     remove = False if request.remove is None else request.remove
-    start(console, request, stdin=_stdin(console), remove=remove, image=image)
+    # As with Docker, the input of one in the background stays open with -i: a shell waits there.
+    waits = request.detach and console.cell is None and _interactive(words)
+    start(console, request, stdin=None if waits else _stdin(console), remove=remove, image=image)
+
+
+def _interactive(words: list[str]) -> bool:
+    return any(option.name == "--interactive" and text == "true" for _, option, text in scan(words)[0])
 
 
 def _stdin(console: Console) -> bytes:
     return console.cell.encode() if console.cell is not None else b""
 
 
-def start(console: Console, request: RunRequest, *, stdin: bytes, remove: bool, image: str = HOST) -> None:
+def start(console: Console, request: RunRequest, *, stdin: bytes | None, remove: bool, image: str = HOST) -> None:
     """Start a program's container, and follow it to its end unless it is detached."""
     sink = _Sink(console, quiet=True)
     run = Run(get_client(), request.spec, sink)
@@ -142,19 +148,38 @@ def cidfile(path: str, run: Run) -> Iterator[None]:
 def run_exec(console: Console, given: Parsed) -> None:
     """Run a program in a running container."""
     name, *argv = given.arguments
-    changes: dict[str, Any] = {"argv": argv}
+    if not argv and console.cell is None:
+        raise UsageError("docker exec: requires a command. Usage: docker exec [OPTIONS] CONTAINER COMMAND [ARG…]")
+    changes: dict[str, Any] = {"argv": argv, "python": not argv}
     environment = [pair for pairs in (*given.get("env_file", []), *given.get("env", [])) for pair in pairs]
-    for key, field in (("user", "user"), ("workdir", "workdir"), ("privileged", "privileged")):
+    for key, field in (("user", "user"), ("workdir", "workdir"), ("privileged", "privileged"), ("tty", "tty")):
         if given.get(key):
             changes[field] = given.get(key)
     sink = _Sink(console, quiet=True)
-    run = Run(get_client(), ContainerSpec(argv=tuple(argv)), sink)
+    run = Run(get_client(), ContainerSpec(argv=tuple(argv), python=not argv), sink)
     run.enters(name, environment=environment, **changes)
     sink.run = run
+    if not argv:
+        _exec_cell(console, run, sink, given)
+        return
     run.execute(stdin=_stdin(console))
     error = error_of(run.container, raise_error=True)
     if error is not None:
         raise error
+
+
+def _exec_cell(console: Console, run: Run, sink: NotebookSink, given: Parsed) -> None:
+    """Run the cell, notebook Python, in a running container."""
+    from ..magics import python_cell
+
+    inputs, outputs = (tuple(given.get(key, "").split(",")) if given.get(key) else None for key in ("in", "out"))
+    request = RunRequest(spec=run.container.spec, inputs=inputs, outputs=outputs, trust=bool(given.get("trust")))
+    run.trust = request.trust
+    run.execute(stdin=b"", cell=python_cell(console.shell, request, console.cell or ""))
+    error = sink.error or run.transfer_error or error_of(run.container, raise_error=True)
+    if error is not None:
+        raise error
+    console.shell.user_ns.update({name: run.outputs[name] for name in outputs or ()})
 
 
 def _like(name: str, *, flags: tuple[str, ...] = ()) -> Flag:
@@ -177,17 +202,20 @@ def _like(name: str, *, flags: tuple[str, ...] = ()) -> Flag:
 EXEC = Command(
     name="exec",
     usage="[OPTIONS] CONTAINER COMMAND [ARG…]",
-    help="Run a program in a running container",
+    help="Run a program in a running container; with %%container and no command, the cell as Python",
     run=run_exec,
-    least=2,
+    least=1,
     interspersed=False,
     flags=(
         Flag(flags=("-d", "--detach"), refuse="its end would go unseen; run it in the container's own program"),
         _like("--env"),
         _like("--env-file"),
         Flag(flags=("-i", "--interactive"), help="Give it the cell's text: always so"),
+        Flag(flags=("--in",), help="Of a Python cell: variables to send in", metavar="NAMES"),
+        Flag(flags=("--out",), help="Of a Python cell: variables to bring back", metavar="NAMES"),
+        Flag(flags=("--trust",), help="Of a Python cell: believe what the container sends"),
         Flag(flags=("--privileged",), help="Give it every capability"),
-        Flag(flags=("-t", "--tty"), help="A terminal", refuse="a cell's output is no terminal"),
+        Flag(flags=("-t", "--tty"), help="Give it a terminal"),
         _like("--user"),
         Flag(flags=("-w", "--workdir"), help="Directory inside", metavar="PATH"),
         Flag(flags=("--detach-keys",), metavar="KEYS", refuse="a cell is no terminal"),

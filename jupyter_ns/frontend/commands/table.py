@@ -11,6 +11,7 @@ from ...errors import UsageError
 from ...lifecycle import ask
 from .acting import ACTING
 from .console import Console
+from .copying import CP
 from .grammar import Command, Flag, Parsed, parse
 from .inspecting import INSPECT
 from .listing import PS
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
         PS,
+        CP,
         EXEC,
         INSPECT,
         STATS,
