@@ -327,7 +327,7 @@ class _Build:
         yield Step(Op.MOUNT, (None, path, None, REMOUNT | BIND | RDONLY, None), why="read-only", option=option)
 
     def _dev(self) -> Iterator[Step]:
-        dev = f"{self.staging}/root/dev"
+        dev = f"{self.root}/dev"
         yield Step(Op.MOUNT, ("tmpfs", dev, "tmpfs", NOSUID | NOEXEC, "mode=0755,size=65536k"))
         yield Step(Op.UMASK, (0,), why="modes as given")
         for name, major, minor in DEVICES:

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import UnsupportedError
-from ..host import HostFacts
+from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
 from .build import MNT_DETACH, PlanInputs, _Build, _kinds
 from .finish import PR_SET_PDEATHSIG, SIGKILL, finish_steps
-from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
 
 PR_SET_DUMPABLE = 4
+RENEWED = ("/proc", "/sys", "/dev")
+"""What a container that is started again gets anew."""
 
 
 def exec_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -90,6 +91,9 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
         raise UnsupportedError("start: a container without a mount namespace keeps nothing to start again from")
     if "user" in kinds:
         raise UnsupportedError("start: a container with a user namespace of its own cannot be started again")
+    for mount in spec.mounts:
+        if any(is_below(mount.destination, path) for path in RENEWED):
+            raise UnsupportedError(f"start: {mount.option}: what was mounted below {mount.destination} would be lost")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened, target=True)
     steps = [*build.entry(), *_again(build), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
@@ -103,12 +107,10 @@ def _again(build: _Build) -> Iterator[Step]:
     target = dict(build.descriptors())["target"]
     yield Step(Op.SETNS, (target, BY_NAME["mount"].flag), why="where everything is that it wrote")
     yield from build._cgroup_namespace()
-    for path in ("/proc", "/sys"):
-        yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of namespaces that are gone")
+    # /dev too: the container may have put a link in place of /dev/null, which is bound below (CVE-2025-31133).
+    for path in RENEWED:
+        yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of namespaces that are gone; made anew")
+    yield from build._dev()
     yield from build._proc_sys()
-    if "ipc" in build.kinds:
-        flags = MS["MS_NOSUID"] | MS["MS_NODEV"] | MS["MS_NOEXEC"]
-        yield Step(Op.UMOUNT, ("/dev/mqueue", MNT_DETACH))
-        yield Step(Op.MOUNT, ("mqueue", "/dev/mqueue", "mqueue", flags, None))
     yield from build._sysctls()
     yield from build._policy_paths()
