@@ -11,6 +11,7 @@ from .client import get_client
 from .container import Container
 from .errors import UsageError
 from .frontend.outcome import error_of
+from .option_types import RunRequest
 from .runner import Run, Sink
 
 
@@ -42,7 +43,7 @@ def run(
         Whether its output is printed as it comes.
     **keywords
         The options of ``%%container``, with ``_`` for ``-``: ``memory="128m"``, ``cpus=0.5``,
-        ``volume=["/a:/b:ro"]``, ``read_only=True``.
+        ``volume=["/a:/b:ro"]``, ``read_only=True``; with ``detach=True`` it goes on by itself.
 
     Returns
     -------
@@ -61,19 +62,31 @@ def run(
     >>> run("echo", "hello", memory="64m").stdout  # doctest: +SKIP
     'hello\\n'
     """
-    request = options.parse(
-        [*to_flags(keywords), "--", program, *arguments],
-        cwd=os.getcwd(),
-        environ=os.environ,
-        host_cpus=os.cpu_count() or 1,
-        available_cpus=os.sched_getaffinity(0),
-    )
+    request = parse_words([*to_flags(keywords), "--", program, *arguments])
     running = Run(get_client(), request.spec, Echo() if echo else _Capture())
+    running.lives(detach=request.detach, remove=not request.detach if request.remove is None else request.remove)
     container = running.execute(stdin=input.encode() if isinstance(input, str) else input)
     error = error_of(container, raise_error=True) if check else None
     if error is not None:
         raise error
     return container
+
+
+def parse_words(words: list[str]) -> RunRequest:
+    """Parse the words of ``%%container`` in this process's directory and environment.
+
+    Raises
+    ------
+    UsageError
+        As `jupyter_ns.options.parse`.
+    """
+    return options.parse(
+        words,
+        cwd=os.getcwd(),
+        environ=os.environ,
+        host_cpus=os.cpu_count() or 1,
+        available_cpus=os.sched_getaffinity(0),
+    )
 
 
 def to_flags(keywords: dict[str, Any]) -> list[str]:

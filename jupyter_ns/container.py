@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from . import container_control
+from .errors import UsageError
+from .lifecycle import ask
 from .namespaces import NamespaceID
 from .plan import Plan
 from .spec import ContainerSpec, LimitRecord
@@ -108,6 +111,88 @@ class Container:
     def short_id(self) -> str:
         """The first 12 digits of the ID; also the default host name."""
         return self.id[:12]
+
+    def reload(self) -> Container:
+        """Bring the attributes of a container that goes on, or has gone on, by itself up to date; return it.
+
+        Raises
+        ------
+        UsageError
+            If it has been removed.
+        """
+        container_control.reload(self)
+        return self
+
+    def logs(self) -> str:
+        """Return what it wrote to standard output so far."""
+        return container_control.output(self)[1]
+
+    def exec(self, program: str, *arguments: str, input: str | bytes = b"", **changes: Any) -> Container:
+        """Run a program inside, in its namespaces, cgroup and capabilities, and wait for it.
+
+        Parameters
+        ----------
+        program, *arguments : str
+            What to run.
+        input : str or bytes
+            Its standard input.
+        **changes
+            ``user``, ``workdir``, ``environment`` (a mapping), where they are not the container's.
+
+        Returns
+        -------
+        Container
+            With ``stdout``, ``stderr`` and ``exit_code`` of the program.
+        """
+        return container_control.execute(self, program, *arguments, input=input, **changes)
+
+    def update(self, **limits: Any) -> Container:
+        """Move limits, also while it runs: ``c.update(memory="128m", cpus=0.5)``."""
+        container_control.update(self, limits)
+        return self
+
+    def wait(self) -> int:
+        """Wait until it ends; return its exit code."""
+        code = int(ask("wait", of=self.id))
+        self.exit_code, self.status = code, "exited"
+        return code
+
+    def stop(self, timeout: float | None = None) -> Container:
+        """Ask it to end, and kill it after `timeout` seconds; by default ``--stop-timeout``."""
+        ask("stop", of=self.id, timeout_s=timeout)
+        return self._after()
+
+    def kill(self, signal: str = "SIGKILL") -> Container:
+        """Send its PID 1 a signal."""
+        ask("kill", of=self.id, signal_name=signal)
+        return self._after()
+
+    def start(self) -> Container:
+        """Start it again, after it has ended."""
+        ask("start", of=self.id)
+        return self._after()
+
+    def pause(self) -> Container:
+        """Freeze all its processes."""
+        ask("pause", of=self.id)
+        return self._after()
+
+    def unpause(self) -> Container:
+        """Let them go on."""
+        ask("unpause", of=self.id)
+        return self._after()
+
+    def remove(self, force: bool = False) -> None:
+        """Remove it and what it wrote; with `force` also while it runs."""
+        ask("remove", of=self.id, force=force)
+        self.status = "removed"
+
+    def _after(self) -> Container:
+        try:
+            return self.reload()
+        except UsageError:  # --rm: it went when it ended
+            self.status = "exited"
+            return self
 
     @property
     def oom_killed(self) -> bool:

@@ -88,12 +88,21 @@ def _mounts(request: RunRequest, given: Given) -> None:
 
 
 def _lifetime(request: RunRequest, given: Given) -> None:
-    if "--rm" in given and "--keep" in given:
-        raise UsageError("--rm conflicts with --keep: expected one or the other")
+    conflicts = (("--rm", "--keep"), ("--rm", "--restart"), ("--detach", "--keep"))
+    for one, other in conflicts:
+        if one in given and other in given and (other != "--restart" or request.spec.restart != "no"):
+            raise UsageError(f"{one} conflicts with {other}: expected one or the other")
+    if request.detach and request.spec.python:
+        raise UsageError(
+            "-d with a Python cell: expected a program, as nobody is there to take what the cell displays; "
+            "`%%container -d python3` runs the cell as a script"
+        )
 
 
 def _program(request: RunRequest, given: Given) -> None:
     if request.spec.python:
+        if request.spec.tty:
+            raise UsageError("--tty: only for a program; a Python cell shows its output in the notebook")
         return
     for name in ("--state", "--in", "--out"):
         if name in given:

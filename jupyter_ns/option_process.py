@@ -7,7 +7,7 @@ import signal
 
 from . import units
 from .option_files import host_path
-from .option_types import Context, Option, boolean, plain
+from .option_types import Context, Option, boolean, integer, plain
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _SIGNALS = tuple(s.name for s in signal.Signals if s.name not in ("SIGRTMIN", "SIGRTMAX"))
@@ -17,11 +17,23 @@ _TIME_OFFSET_MAX_SECONDS = 4_611_686_018
 """The kernel answers ERANGE above half of KTIME_SEC_MAX: time_namespaces(7)."""
 
 
-def _removed(text: str) -> bool:
-    """Accept ``--rm``, and say that nothing else can be had; it leaves ``keep`` as it is by default."""
-    if not units.parse_boolean(text):
-        raise ValueError("true: a container that stays after its end is not supported by this version")
-    return False
+_RESTART = re.compile(r"(no|always|unless-stopped|on-failure)(:[0-9]+)?", re.ASCII)
+
+
+RESTART_CHOICES = (
+    ("no", "never"),
+    ("on-failure", "after an exit code that is not 0"),
+    ("always", "whenever it ends by itself"),
+    ("unless-stopped", "the same"),
+)
+
+
+def parse_restart(text: str) -> str:
+    """Check a restart policy."""
+    match = _RESTART.fullmatch(text or "no")
+    if match is None or (match[2] and match[1] != "on-failure"):
+        raise ValueError("expected no, always, unless-stopped or on-failure[:MOST]")
+    return "on-failure" if text == "on-failure:0" else match[0]
 
 
 def _environment(text: str, context: Context) -> tuple[tuple[str, str | None], ...]:
@@ -79,7 +91,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _signal(text: str) -> str:
+def parse_signal(text: str) -> str:
     """Name a signal that is given by name, with or without SIG, or by number."""
     accepted = "expected a signal such as SIGTERM, TERM, 15 or SIGRTMIN+3"
     if text.isascii() and text.isdecimal():
@@ -185,6 +197,15 @@ PROCESS: tuple[Option, ...] = (
         documentation="stdin(3)",
     ),
     Option(
+        flags=("-t", "--tty"),
+        help="Give a program a terminal, which prompts and does not echo",
+        group="Process",
+        sets="spec.tty",
+        parse=boolean,
+        oci="process.terminal",
+        documentation="pty(7)",
+    ),
+    Option(
         flags=("--init",),
         help="Run an init as PID 1 that forwards signals and reaps zombies",
         group="Process",
@@ -198,7 +219,7 @@ PROCESS: tuple[Option, ...] = (
         help="Signal that asks it to stop",
         group="Lifetime",
         sets="spec.stop_signal",
-        parse=plain(_signal),
+        parse=plain(parse_signal),
         metavar="SIGNAL",
         default="SIGTERM",
         documentation="signal(7)",
@@ -234,11 +255,47 @@ PROCESS: tuple[Option, ...] = (
     ),
     Option(
         flags=("--rm",),
-        help="Remove it when it ends: always so, in this version",
+        help="Remove it, and what it wrote, when it ends",
         group="Lifetime",
-        sets="spec.keep",
-        parse=plain(_removed),
-        default="true",
+        sets="request.remove",
+        parse=boolean,
+        default="true for a cell that is waited for",
+    ),
+    Option(
+        flags=("-d", "--detach"),
+        help="Let it go on without the cell; it ends with the notebook's kernel at the latest",
+        group="Lifetime",
+        sets="request.detach",
+        parse=boolean,
+    ),
+    Option(
+        flags=("--restart",),
+        help="When to start it again: no, always, unless-stopped, on-failure[:MOST]",
+        group="Lifetime",
+        sets="spec.restart",
+        parse=plain(parse_restart),
+        metavar="POLICY",
+        default="no",
+        choices=RESTART_CHOICES,
+    ),
+    Option(
+        flags=("--stop-timeout",),
+        help="From the stop signal to SIGKILL; -1 waits for ever",
+        group="Lifetime",
+        sets="spec.stop_timeout_seconds",
+        parse=integer(-1, 2**31 - 1),
+        metavar="SECONDS",
+        unit="seconds",
+        default="10",
+        documentation="signal(7)",
+    ),
+    Option(
+        flags=("--cidfile",),
+        help="Write its ID to this file, which must not exist yet",
+        group="Lifetime",
+        sets="request.cidfile",
+        parse=host_path,
+        metavar="FILE",
     ),
     Option(
         flags=("--keep",),

@@ -6,8 +6,8 @@ from .option_types import Option
 
 _NETWORK = "it needs a network between containers, which this version does not build; use --network host"
 _GPU = "GPUs need their vendor's libraries and devices as one; give the devices with --device"
-_DETACH = "a container lives as long as its cell; containers in the background are not supported in this version"
-_HEALTH = "health checks belong to containers in the background, which are not supported in this version"
+_TERMINAL = "a cell is no terminal that could be attached and detached"
+_HEALTH = "health checks are not supported in this version"
 _IMAGE = "images are not supported in this version; the root file system is the host's, copy-on-write"
 _LOG = "the output goes to the notebook; log drivers are not supported"
 _WINDOWS = "it is for Windows containers only"
@@ -30,7 +30,7 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--add-host",),
     ),
     _GPU: (("--gpus",),),
-    _DETACH: (("--restart",), ("--stop-timeout",), ("--detach-keys",), ("-a", "--attach"), ("--cidfile",)),
+    _TERMINAL: (("--detach-keys",), ("-a", "--attach")),
     _HEALTH: (
         ("--health-cmd",),
         ("--health-interval",),
@@ -66,10 +66,9 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 _BOOLEANS: dict[str, tuple[tuple[str, ...], ...]] = {
     _NETWORK: (("-P", "--publish-all"),),
-    _DETACH: (("-d", "--detach"), ("--sig-proxy",)),
+    _TERMINAL: (("--sig-proxy",),),
     _HEALTH: (("--no-healthcheck",),),
     _IMAGE: (("--disable-content-trust",),),
-    "a cell's output is no terminal": (("-t", "--tty"),),
     "there is no Docker daemon whose socket it could be": (("--use-api-socket",),),
 }
 

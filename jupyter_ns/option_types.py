@@ -123,6 +123,12 @@ class RunRequest:
         Name under which the `Container` is left, beside ``_container``.
     raise_error : bool
         Whether a program's non-zero exit raises.
+    detach : bool
+        Whether the container goes on without its cell.
+    remove : bool or None
+        Whether it is removed when it ends; None leaves that to how it was started.
+    cidfile : str
+        Path of a file to write its ID to; empty for none.
     help : bool
         Help was asked for; the other fields are defaults.
     """
@@ -136,6 +142,9 @@ class RunRequest:
     quiet: bool = False
     result: str = ""
     raise_error: bool = True
+    detach: bool = False
+    remove: bool | None = None
+    cidfile: str = ""
     help: bool = False
 
 

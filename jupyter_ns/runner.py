@@ -153,7 +153,16 @@ class Run:
         self._ended = False
         self._interrupts = 0
         self._kernel_namespaces = namespaces.read()
-        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed()}
+        life = {"name": self.container.name, "made_up": not spec.name}
+        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life}
+
+    def lives(self, **life: Any) -> None:
+        """Say how long the container is to live: fields of `jupyter_ns.runtime.registry.Life`."""
+        self._request["life"] |= life
+
+    def enters(self, container: str, **changes: Any) -> None:
+        """Have the program run inside a running container, whose spec it takes over but for `changes`."""
+        self._request = {"enter": container, "changes": changes}
 
     def execute(self, *, stdin: bytes | None = b"", cell: Cell | None = None) -> Container:
         """Run to the end.
@@ -298,6 +307,8 @@ class Run:
         elif kind is Kind.SAMPLE:
             self.container.usage.append(payload)
             self._sink.on_sample(self.container)
+        elif kind is Kind.EVENT:
+            self.container.usage.events.append((payload[0], payload[1]))
         elif kind is Kind.CHANNEL_OUT:
             self._on_channel(payload)
         elif kind is Kind.STARTED:
@@ -306,6 +317,8 @@ class Run:
             self._on_exit(payload)
         elif kind is Kind.ERROR:
             self._error = from_dict(payload)
+            self._ended = True
+        elif kind is Kind.REPLY:  # it is detached, and its program runs
             self._ended = True
 
     def _show(self, number: int, data: bytes, final: bool = False) -> None:
@@ -317,6 +330,7 @@ class Run:
     def _on_started(self, payload: dict[str, Any]) -> None:
         c = self.container
         c.id, c.status, c.pid = payload["id"], "running", payload["pid"]
+        c.name = payload["name"] or c.name
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.namespaces = {

@@ -152,6 +152,8 @@ class ContainerSpec:
     entrypoint: str | None = None
     init: bool = False
     stdin_open: bool = True
+    tty: bool = False
+    """Whether its standard streams are a terminal."""
     network: str = "none"
     userns: str = ""
     without: tuple[str, ...] = ()
@@ -175,6 +177,10 @@ class ContainerSpec:
     """Added to CLOCK_MONOTONIC and CLOCK_BOOTTIME inside."""
     timeout_seconds: float | None = None
     stop_signal: str = "SIGTERM"
+    stop_timeout_seconds: int = 10
+    """From the stop signal to SIGKILL; negative: for ever."""
+    restart: str = "no"
+    """``no``, ``always``, ``unless-stopped`` or ``on-failure[:MOST]``."""
     keep: bool = False
 
     def to_dict(self) -> dict[str, Any]:

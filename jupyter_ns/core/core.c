@@ -494,6 +494,8 @@ static int perform(const jns_step *step, int index)
         struct jns_mount_attr attr = {(uint64_t)n[1], (uint64_t)n[2], 0, 0};
         return (int)syscall(SYS_mount_setattr, AT_FDCWD, s[0], n[0], &attr, sizeof attr);
     }
+    case JNS_CTTY:
+        return ioctl(0, TIOCSCTTY, 0);
     case JNS_SIGNALS:
         return default_signals();
     case JNS_FDS:

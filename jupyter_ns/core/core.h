@@ -42,7 +42,8 @@ enum jns_op {
     JNS_IDMAP = 35,     /* s0 source, s1 target, n0 user namespace fd             a clone of the mount, IDs mapped */
     JNS_FSIDS = 36,     /* n0 uid, n1 gid                                         setfsuid(2), setfsgid(2); capabilities stay */
     JNS_CLOSE = 37,     /* n0 fd                                                  close(2) */
-    JNS_CHOWN = 38      /* s0 path, n0 owner, n1 group                            chown(2) */
+    JNS_CHOWN = 38,     /* s0 path, n0 owner, n1 group                            chown(2) */
+    JNS_CTTY = 39       /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
 };
 
 /* Phases of a report. */

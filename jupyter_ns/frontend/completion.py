@@ -1,4 +1,4 @@
-"""Tab completion of ``%%container`` and ``%container`` lines, from the option table."""
+"""Tab completion of ``%container`` and ``%docker`` lines, from the tables of options and subcommands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-_LINE = re.compile(r"%%?container\s+(.*)", re.DOTALL)
+_LINE = re.compile(r"%%?(container|docker)\s+(.*)", re.DOTALL)
 
 
 @context_matcher(identifier="jupyter_ns")  # type: ignore[untyped-decorator]
@@ -17,15 +17,29 @@ def container_matcher(context: CompletionContext) -> SimpleMatcherResult:
     match = _LINE.fullmatch(line)
     if context.cursor_line != 0 or match is None:
         return {"completions": [], "suppress": False}
+    magic, words = match.groups()
+    fragment = re.split(r"\s", words)[-1]
+    texts = _options_or_subcommands(magic, words, fragment, cell=line.startswith("%%"))
+    found = [SimpleCompletion(text=text, type="magic") for text in texts]
+    return {"completions": found, "suppress": bool(found), "matched_fragment": fragment}
+
+
+def _options_or_subcommands(magic: str, words: str, fragment: str, *, cell: bool) -> list[str]:
     from .. import options  # not for `%load_ext` to pay
     from . import subcommands
+    from .commands import table
 
-    words = match.group(1)
-    fragment = re.split(r"\s", words)[-1]
-    found = [SimpleCompletion(text=text, type="magic") for text, _ in options.complete(words)]
-    if not line.startswith("%%") and words == fragment:
-        found += [SimpleCompletion(text=n, type="magic") for n in subcommands.names() if n.startswith(fragment)]
-    return {"completions": found, "suppress": bool(found), "matched_fragment": fragment}
+    name, _, rest = words.partition(" ")
+    if name == "run" and name != fragment:
+        return [text for text, _ in options.complete(rest)]
+    if name in table.COMMANDS and name != fragment:
+        return table.complete(table.COMMANDS[name], fragment)
+    if magic == "docker":
+        return [n for n in table.names() if words == fragment and n.startswith(fragment)]
+    found = [text for text, _ in options.complete(words)]
+    if not cell and words == fragment:
+        found += [n for n in subcommands.names() if n.startswith(fragment)]
+    return found
 
 
 def install(shell: Any) -> None:

@@ -1,4 +1,4 @@
-"""The magics: ``%%container``, ``%container``, ``%namespaces``, ``%cgroup``.
+"""The magics: ``container``, ``docker``, ``namespaces``, ``cgroup``, ``expect``.
 
 Most imports stand in functions: `%load_ext` is quick, and the first cell pays for what it uses.
 """
@@ -11,7 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as IPythonUsageError
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, output_can_be_silenced
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    line_magic,
+    magics_class,
+    no_var_expand,
+    output_can_be_silenced,
+)
 
 from ..client import get_client
 from ..errors import UsageError
@@ -27,21 +34,26 @@ class ContainerMagics(Magics):  # type: ignore[misc]
     """Run cells in containers."""
 
     @output_can_be_silenced  # type: ignore[untyped-decorator]
+    @no_var_expand  # type: ignore[untyped-decorator]
     @line_cell_magic  # type: ignore[untyped-decorator]
     def container(self, line: str, cell: str | None = None) -> Any:
         """Run a cell in a fresh container (``%%container``), or a subcommand (``%container``)."""
         from .. import options
-        from . import subcommands
+        from . import docker, subcommands
+        from .expansion import expand
 
+        line = expand(self.shell, line)
         try:
             if cell is None:
-                return subcommands.dispatch(self.shell, options.split(line))
+                return subcommands.dispatch(self.shell, line)
             words = options.split(line)
             if words[:1] == ["together"]:
                 from . import contest
 
                 contest.run_cell(self.shell, words[1:], cell)
                 return None
+            if words[:1] in (["exec"], ["run"]):
+                return docker.run_line(self.shell, line, cell, "container")
             request = parse_words(words)
             if request.help:
                 print(options.help_text())
@@ -50,15 +62,38 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         except UsageError as e:
             raise IPythonUsageError(f"%%container: {e}") from None
 
+    @output_can_be_silenced  # type: ignore[untyped-decorator]
+    @no_var_expand  # type: ignore[untyped-decorator]
+    @line_cell_magic  # type: ignore[untyped-decorator]
+    def docker(self, line: str, cell: str | None = None) -> Any:
+        """Carry out Docker's command lines, with no Docker: ``%docker ps``, ``%docker logs web | tail``.
+
+        ``%%docker run …`` and ``%%docker exec …`` give the cell's text to the program; ``%%docker`` alone
+        carries out each line of the cell.
+        """
+        from . import docker
+        from .expansion import expand
+
+        try:
+            if line.strip() or cell is None:
+                return docker.run_line(self.shell, expand(self.shell, line), cell, "docker")
+            for each in docker.lines_of(cell):
+                docker.run_line(self.shell, expand(self.shell, each), None, "docker")
+        except UsageError as e:
+            raise IPythonUsageError(str(e)) from None
+        return None
+
     def run_cell(self, request: RunRequest, cell: str) -> None:
         """Run `cell` as `request` asks, show it, and raise what its end calls for."""
         from ..runner import Run
+        from .commands.running import cidfile
         from .outcome import error_of
         from .sink import NotebookSink
 
         sink = NotebookSink(self.shell, quiet=request.quiet, trust=request.trust)
         run = Run(get_client(), request.spec, sink)
         run.trust = request.trust
+        run.lives(detach=request.detach, remove=not request.detach if request.remove is None else request.remove)
         sink.run = run
         self._leave(run.container, request)
         if request.spec.python:
@@ -69,7 +104,11 @@ class ContainerMagics(Magics):  # type: ignore[misc]
                 run.enter = partial(forked.enter, self.shell, payload.body(), get_client().facts)
             run.execute(stdin=b"", cell=payload)
         else:
-            run.execute(stdin=cell.encode())
+            with cidfile(request.cidfile, run):
+                run.execute(stdin=cell.encode())
+        if request.detach and run.container.status == "running":
+            print(run.container.id)
+            return
         sink.finish(run.container)
         if request.explain:
             print(run.container.plan.describe(run.container.timings))

@@ -13,30 +13,39 @@ from ..container import Container
 from ..errors import UnsupportedError, UsageError
 from ..runner import Run, Sink
 from ..together import GRAMMAR
+from .commands import table
 from .tables import NamespaceRow, namespace_table
 
 
-def dispatch(shell: Any, words: list[str]) -> Any:
-    """Run a subcommand.
+def dispatch(shell: Any, line: str) -> Any:
+    """Run a subcommand: ours, or one of Docker's.
 
     Raises
     ------
     UsageError
         If there is none of that name; the message lists those there are.
     """
+    from . import docker
+
+    name = line.split(None, 1)[0] if line.strip() else ""
+    if name in table.names() and name not in _TABLE:
+        return docker.run_line(shell, line, None, "container")
+    words = options.split(line)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return None
     name, *arguments = words
     if name not in _TABLE:
-        raise UsageError(f"no subcommand {name!r}; there are: {', '.join(_TABLE)}")
+        why = f": {table.ABSENT[name]}" if name in table.ABSENT else ""
+        raise UsageError(f"no subcommand {name!r}{why}; there are: {', '.join(names())}")
     return _TABLE[name][0](shell, arguments)
 
 
 def _overview() -> str:
     rows = "\n".join(f"  %container {name:<10} {text}" for name, (_, text) in _TABLE.items())
     usage = "%%container [OPTIONS] [PROGRAM [ARG…]]   run the cell in a fresh container; -h lists the options"
-    return f"{usage}\n%%container {GRAMMAR}\n   run several at the same time, and compare them\n\n{rows}"
+    together = f"%%container {GRAMMAR}\n   run several at the same time, and compare them"
+    return f"{usage}\n{together}\n\n{rows}\n{table.overview('container')}"
 
 
 def _plan(_shell: Any, arguments: list[str]) -> None:
@@ -91,7 +100,7 @@ _TABLE: dict[str, tuple[Callable[[Any, list[str]], None], str]] = {
 
 def names() -> list[str]:
     """List the subcommands."""
-    return list(_TABLE)
+    return [*_TABLE, *(name for name in table.names() if name not in _TABLE)]
 
 
 def show_namespaces(shell: Any, words: list[str]) -> None:

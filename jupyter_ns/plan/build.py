@@ -154,7 +154,11 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozen
 
 @dataclass(slots=True)
 class _Build:
-    """The stages of one plan. `staging` is a host directory on which a tmpfs is mounted, in the child only."""
+    """The stages of one plan.
+
+    `staging` is a host directory on which a tmpfs is mounted, in the child only; `target` says that there
+    is a descriptor of what is to be entered, and that the root is in its place already.
+    """
 
     spec: ContainerSpec
     facts: HostFacts
@@ -163,6 +167,7 @@ class _Build:
     weakened: list[str]
     staging: str = ""
     userns_fd: int = -1
+    target: bool = False
 
     @property
     def remapped(self) -> bool:
@@ -173,6 +178,11 @@ class _Build:
         """
         return "user" in self.kinds and not self.facts.rootless
 
+    @property
+    def root(self) -> str:
+        """Where the new root is at this moment."""
+        return "" if self.target else f"{self.staging}/root"
+
     def clone_flags(self) -> int:
         """Namespaces that clone3 makes: all but those that a step must make later, or has in stock."""
         if self.spec.python and not self.inputs.bare:
@@ -182,22 +192,29 @@ class _Build:
     def _flags(self) -> int:
         if self.remapped:
             return sum(BY_NAME[k].flag for k in self.kinds & {"mount"})
-        return sum(BY_NAME[k].flag for k in self.kinds - {"cgroup", "time", "pid"})
+        later = {"cgroup", "time", "pid"} | ({"mount"} if self.target else set())
+        return sum(BY_NAME[k].flag for k in self.kinds - later)
+
+    def descriptors(self) -> tuple[tuple[str, int], ...]:
+        """List the descriptors that the child has, and their numbers."""
+        names = ["stdin", "stdout", "stderr", *(["channel"] if self.spec.python else []), "report", "go"]
+        if self.target:
+            names.append("target")
+        elif self.remapped:
+            names.append("userns")
+        return tuple((name, number) for number, name in enumerate(names))
 
     def entry(self) -> Iterator[Step]:
         """Should: leave no descriptor of the engine open, and be in every namespace but the cgroup's.
 
         Mustn't: touch the file system.
         """
-        fds: list[tuple[str, int]] = [("stdin", 0), ("stdout", 1), ("stderr", 2)]
-        if self.spec.python:
-            fds.append(("channel", 3))
-        fds += [("report", len(fds)), ("go", len(fds) + 1)]
-        if self.remapped:
-            self.userns_fd = len(fds)
-            fds.append(("userns", self.userns_fd))
-        yield Step(Op.FDS, (tuple(fds),), why="standard streams; everything else is closed")
+        fds = self.descriptors()
+        self.userns_fd = dict(fds).get("userns", -1)
+        yield Step(Op.FDS, (fds,), why="standard streams; everything else is closed")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
+        if self.spec.tty:
+            yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
         for path in self.inputs.cgroup_join:
             # By the child itself: for another's PID the kernel waits for an RCU grace period, 5 ms and more.
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
@@ -244,7 +261,7 @@ class _Build:
         yield from self._submounts()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
-        root = f"{self.staging}/root"
+        root = self.root
         if not self.remapped:
             yield from self._late_namespaces()
             yield from self._proc(root)
@@ -361,7 +378,7 @@ class _Build:
         yield Step(Op.MOUNT, (None, path, None, REMOUNT | BIND | RDONLY, None), why="read-only", option=option)
 
     def _dev(self) -> Iterator[Step]:
-        dev = f"{self.staging}/root/dev"
+        dev = f"{self.root}/dev"
         yield Step(Op.MOUNT, ("tmpfs", dev, "tmpfs", NOSUID | NOEXEC, "mode=0755,size=65536k"))
         yield Step(Op.UMASK, (0,), why="modes as given")
         for name, major, minor in DEVICES:

@@ -62,6 +62,7 @@ class Op(IntEnum):
     FSIDS = 36
     CLOSE = 37
     CHOWN = 38
+    CTTY = 39
 
 
 MOUNT_FLAGS = {
@@ -182,6 +183,7 @@ OPS: dict[Op, OpInfo] = {
     Op.EXEC: OpInfo("execve", "execve(2)", "lll", ("paths", "argv", "envp:count")),
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
     Op.CHOWN: OpInfo("chown", "chown(2)", "snn", ("path", "owner", "group")),
+    Op.CTTY: OpInfo("ioctl(0, TIOCSCTTY)", "tty_ioctl(4)", "", ()),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
     Op.IDMAP: OpInfo(
         "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")

@@ -23,19 +23,21 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from .. import core
-from ..cgroups import Manager, NoManager, collect_stale, engine_key
+from ..cgroups import Cgroup, Manager, NoManager, collect_stale, engine_key
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec
-from . import protocol
+from . import commands, protocol
+from .entering import enter_container, start_again
 from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
 from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, Kind, Outgoing
 from .recipes import STAND_IN, Recipe, Recipes
+from .registry import Life, Record, Registry
 from .setup import prepare_host
 from .supervised import HIGH_WATER, Supervised, make_pipes
 from .zygote_client import ZygoteClient
@@ -72,6 +74,7 @@ class Engine:
         self._zygote: ZygoteClient | None = None
         self._recipes = Recipes()
         self._parked = Parked(self._build)
+        self.registry = Registry(self)
         self._commands: dict[int, Callable[[str, Any], None]] = {
             Kind.HELLO: self._on_hello,
             Kind.RUN: self._on_run,
@@ -83,6 +86,7 @@ class Engine:
             Kind.PRELOAD: self._on_preload,
             Kind.SYNC: self._on_sync,
             Kind.CGROUP: self._on_cgroup,
+            Kind.ASK: lambda request, arguments: commands.answer(self.registry, request, arguments),
         }
         self.watch(sock.fileno(), self._on_kernel)
 
@@ -165,7 +169,7 @@ class Engine:
             when, order, container = heapq.heappop(timers)
             if not self._superseded(when, order, container):
                 self.schedule(container, container.tick(now))
-        due = self._parked.tick(now)
+        due = [*self._parked.tick(now), *self.registry.tick(now)]
         if timers:
             due.append(timers[0][0])
         return max(0.0, min(due) - now) if due else None
@@ -210,13 +214,23 @@ class Engine:
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
+        if "enter" in request:
+            enter_container(self, container, request)
+            return
+        life = Life(**request.pop("life", {}))
+        name = self.registry.free_name(life)
         recipe = self._recipes.get(request, self._facts_for, self._join_files)
         made = self._parked.take(recipe)
         if made is None:
             made = self._build(container, recipe)
         made.id = container
         self.containers[container] = made
+        self.registry.enter(made, life, name, request)
         made.unpark()
+
+    def start_again(self, record: Record) -> None:
+        """Start a container that has ended; everything further happens in events."""
+        start_again(self, record)
 
     def _on_signal(self, container: str, number: int) -> None:
         if number == signal.SIGINT:
@@ -260,12 +274,22 @@ class Engine:
 
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
-        assert self._manager is not None
-        cgroup = self._manager.create(STAND_IN, limits_of(spec, self.facts), group=spec.cgroup_parent)
+        cgroup = self.new_cgroup(STAND_IN, spec)
         try:
             return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
         finally:
             cgroup.remove()
+
+    def new_cgroup(self, name: str, spec: ContainerSpec) -> Cgroup:
+        """Make a container's cgroup, with its limits.
+
+        Raises
+        ------
+        UsageError, UnsupportedError, OSError
+            As `Manager.create`.
+        """
+        assert self._manager is not None
+        return self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
@@ -275,19 +299,29 @@ class Engine:
         OSError
             As clone3(2) and cgroups(7); nothing stays.
         """
-        assert self._manager is not None
-        spec = recipe.spec
-        cgroup = self._manager.create(container[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
-        ends, child = make_pipes(recipe.spec.python)
+        cgroup = self.new_cgroup(container, recipe.spec)
+        ends, child = make_pipes(recipe.spec.python, recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
+        self.spawn(made, child)
+        return made
+
+    def spawn(self, made: Supervised, child: dict[str, int]) -> None:
+        """Make the child that builds a container, or enters one; takes over the child's descriptors.
+
+        Raises
+        ------
+        OSError
+            As clone3(2) and cgroups(7); nothing stays.
+        """
+        recipe = made.recipe
         try:
             if recipe.remapped:
                 child["userns"] = open_map(self.facts.private_ids)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
-                into = None if recipe.plan.joins_cgroup else cgroup.into_fd()
-                image = recipe.image_for(container, child)
+                into = None if recipe.plan.joins_cgroup else made.cgroup.into_fd()
+                image = recipe.image_for(made.container_id, child)
                 pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
@@ -298,7 +332,6 @@ class Engine:
         finally:
             for fd in child.values():
                 os.close(fd)
-        return made
 
     def _on_child_exit(self, container: Supervised) -> None:
         pid, status, _ = os.wait4(container.pid, os.WNOHANG)
@@ -311,12 +344,16 @@ class Engine:
             del self.containers[container.id]
             if container.failure is not None:
                 self._recipes.forget(container.recipe.key)
-                self.tell(Kind.ERROR, container.id, to_dict(container.failure))
-            else:
-                self.tell(Kind.EXIT, container.id, container.summary())
-            self._flush()
-            container.dispose()
-            if container.failure is None and not container.recipe.bare:
+                if container.attached:
+                    self.tell(Kind.ERROR, container.id, to_dict(container.failure))
+                self.registry.failed(container)
+                container.dispose()
+                continue
+            summary = container.summary()
+            if container.attached:
+                self.tell(Kind.EXIT, container.id, summary)
+            container.dispose(keep_files=self.registry.ended(container, summary))
+            if container.recipe.key and not container.recipe.bare and container.attached:
                 self._parked.replenish(container.recipe)
 
     def staging_of(self, plan: Plan) -> str:
@@ -358,9 +395,11 @@ class Engine:
 
     def tell_started(self, c: Supervised) -> None:
         """Say that a container's payload is about to run."""
+        self.registry.started(c)
         records = [[r.name, r.requested, r.effective, r.file] for r in c.cgroup.records]
         payload = {
             "id": c.container_id,
+            "name": c.record.name if c.record is not None else "",
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
@@ -370,11 +409,14 @@ class Engine:
         }
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
-        self.tell(Kind.STARTED, c.id, payload)
+        if c.attached:
+            self.tell(Kind.STARTED, c.id, payload)
 
     def tell_sample(self, c: Supervised, sample: list[Any]) -> None:
-        """Pass on a sample, unless the kernel is behind."""
-        if self._out.size < HIGH_WATER:
+        """Pass on a sample, unless the kernel is behind; that of a detached container is kept here."""
+        if c.record is not None and c.record.life.detach:
+            c.record.usage.append(sample)
+        elif self._out.size < HIGH_WATER:
             self.tell(Kind.SAMPLE, c.id, sample)
 
     def hold_back(self, fd: int, handler: Callable[[], None]) -> bool:
@@ -399,6 +441,7 @@ class Engine:
                 with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
                     os.waitpid(container.pid, 0)
             container.dispose()
+        self.registry.close()
         if self._manager is not None:
             self._manager.close()
 

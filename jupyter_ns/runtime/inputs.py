@@ -157,6 +157,8 @@ def _environment(container: str, spec: ContainerSpec, base: dict[str, str], home
     merged: dict[str, str] = {**base, "HOSTNAME": spec.hostname or container[:12]}
     if home:
         merged["HOME"] = home
+    if spec.tty:
+        merged["TERM"] = "dumb"  # a cell has no cursor to be moved
     for name, value in spec.environment:
         if value is None:
             merged.pop(name, None)

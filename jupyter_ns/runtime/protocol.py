@@ -38,6 +38,7 @@ class Kind(IntEnum):
     PRELOAD = 7
     FORKED = 9
     SYNC = 10
+    ASK = 11
     CGROUP = 20
     READY = 32
     STARTED = 33
@@ -47,6 +48,7 @@ class Kind(IntEnum):
     EXIT = 37
     ERROR = 38
     REPLY = 39
+    EVENT = 40
 
 
 Frame = tuple[int, str, Any]

@@ -76,6 +76,12 @@ class Recipe:
         return bytes(image)
 
 
+def entering_recipe(spec: ContainerSpec, plan: Plan, exposed: tuple[str, ...], facts: HostFacts) -> Recipe:
+    """Return the recipe, used once, of a process that enters what is there already."""
+    names = dict.fromkeys((name for name, _ in plan.steps[0].args[0]), 0)
+    return Recipe(b"", spec, plan, plan.image(names), exposed, False, facts)
+
+
 class Recipes:
     """Recipes by request, the latest used last; bounded."""
 

@@ -29,11 +29,13 @@ from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
 from .protocol import CHUNK, Kind, Outgoing
+from .terminal import END_OF_TRANSMISSION, open_terminal
 
 if TYPE_CHECKING:
     from ..cgroups import Cgroup, ProcSampler, Sampler
     from .engine import Engine
     from .recipes import Recipe
+    from .registry import Record
 
 HIGH_WATER = 4 * CHUNK
 IDLE_INTERVALS = 8
@@ -62,11 +64,14 @@ class Ends:
             self.channel = None
 
 
-def make_pipes(python: bool) -> tuple[Ends, dict[str, int]]:
-    """Make a container's pipes; return the engine's ends and the child's, by the plan's names."""
-    stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
-    from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
-    from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
+def make_pipes(python: bool, tty: bool = False) -> tuple[Ends, dict[str, int]]:
+    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names."""
+    if tty:
+        to_stdin, from_stdout, from_stderr, stdin, stdout, stderr = open_terminal()
+    else:
+        stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
+        from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
+        from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
     from_report, report = os.pipe2(os.O_CLOEXEC)
     go, to_go = os.pipe2(os.O_CLOEXEC)
     ends = Ends(to_stdin, from_stdout, from_stderr, from_report, to_go)
@@ -77,7 +82,8 @@ def make_pipes(python: bool) -> tuple[Ends, dict[str, int]]:
         ends.channel = ours
         child["channel"] = theirs.detach()
     for fd in (to_stdin, from_stdout, from_stderr):
-        os.set_blocking(fd, False)
+        if fd >= 0:
+            os.set_blocking(fd, False)
     return ends, child
 
 
@@ -92,6 +98,9 @@ class Supervised:
     cgroup: Cgroup
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
+    record: Record | None = None
+    attached: bool = True
+    """Whether the kernel follows it; a detached one is only asked about."""
     container_id: str = ""
     """Its own ID; `id` is what the kernel calls it, which for a parked one comes later."""
     state: str = "building"
@@ -99,6 +108,8 @@ class Supervised:
     pidfd: int = -1
     mount_namespace_fd: int = -1
     layer_fd: int = -1
+    root_fd: int = -1
+    """Its root directory, held where it may be asked for after the end."""
     oom_fd: int = -1
     oom_hit: bool = False
     started: float = 0.0
@@ -156,10 +167,14 @@ class Supervised:
         report = core.read_report(self.ends.report)
         if report is None:
             self.close_fd("report")
+            if self.state == "running" and self.failure is None and not self.exec_errno:
+                self.engine.registry.executed(self)
         elif report.phase == core.WAITING:
             # Where it was killed while it waited, its end follows.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, BrokenPipeError):
                 self._at_wait(str(self.plan.steps[report.step].args[0]))
+            if self.state == "ready" and not self.parked:
+                self.release()
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
         elif self.plan.steps[report.step].op is Op.EXEC:
@@ -193,7 +208,6 @@ class Supervised:
 
     def _on_ready(self) -> None:
         """The child stands at its last wait: do all that can be done before the payload is wanted."""
-        self.state = "ready"
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self.cgroup.watch(self.pid)
@@ -202,8 +216,8 @@ class Supervised:
         self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
             self.base_levels = self.cgroup.levels("memory")
-        if not self.parked:
-            self.release()
+        self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.state = "ready"
 
     def unpark(self) -> None:
         """The payload is wanted: let go now, or as soon as the container is ready."""
@@ -219,7 +233,8 @@ class Supervised:
             os.write(self.ends.go, b"g")
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
-        self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
+        if self.ends.stderr >= 0:  # a terminal has one output
+            self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
         if self.ends.channel is not None:
             self.engine.watch(self.ends.channel.fileno(), self._read_channel)
         if self.spec.timeout_seconds is not None:
@@ -231,16 +246,32 @@ class Supervised:
 
     def _read_stream(self, name: str, number: int) -> None:
         fd = getattr(self.ends, name)
-        if fd < 0 or self.engine.hold_back(fd, lambda: self._read_stream(name, number)):
+        if fd < 0 or self._must_wait(fd, lambda: self._read_stream(name, number)):
             return
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return
-        if data:
-            self.engine.tell(Kind.STREAM, self.id, [number, data])
-        else:
+        except OSError as e:
+            if e.errno != errno.EIO or not self.spec.tty:
+                raise
+            data = b""  # nobody has the terminal open any more
+        if not data:
             self.close_fd(name)
+            return
+        if self.record is not None:
+            self.engine.registry.output(self.record, number, data)
+        if self.attached and not self._detached:
+            self.engine.tell(Kind.STREAM, self.id, [number, data])
+
+    @property
+    def _detached(self) -> bool:
+        return self.record is not None and self.record.life.detach
+
+    def _must_wait(self, fd: int, handler: Callable[[], None]) -> bool:
+        """Whether somebody at the kernel reads this output, and is behind."""
+        followed = bool(self.record.followers) if self.record is not None and self._detached else self.attached
+        return followed and self.engine.hold_back(fd, handler)
 
     def _read_channel(self) -> None:
         # What was written to the streams before this message must be shown before it.
@@ -282,6 +313,10 @@ class Supervised:
             self.to_stdin, self.stdin_eof = Outgoing(), True
         if self.to_stdin.size:
             self.engine.want_write(fd, self.flush_stdin, True)
+        elif self.stdin_eof and self.spec.tty:
+            self.to_stdin.put(END_OF_TRANSMISSION)  # closing would hang up the terminal
+            self.stdin_eof = False
+            self.flush_stdin()
         elif self.stdin_eof:
             self.close_fd("stdin")
         else:
@@ -386,6 +421,10 @@ class Supervised:
         if when < self.due:
             self.engine.schedule(self, when)
 
+    def elapsed_s(self) -> float:
+        """Return the seconds since the payload's start."""
+        return time.monotonic() - self.started
+
     def relative_sample(self) -> list[Any]:
         """Take a sample; counters and time count from the payload's start."""
         return relative(self._take_sample(), self.base_sample, self.started)
@@ -401,6 +440,11 @@ class Supervised:
         self.status = status
         if "pid" not in self.namespaces or "pid" in self.spec.without:
             self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
+        self.take_last_reports()
+        self.state = "ended"
+
+    def take_last_reports(self) -> None:
+        """Read what the child said before it ended; one that ended before its payload began has failed."""
         while self.ends.report >= 0:
             self.on_report()
         if self.state in ("building", "ready"):
@@ -408,7 +452,6 @@ class Supervised:
                 step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
                 cause="the child was killed while it was building the container",
             )  # fmt: skip
-        self.state = "ended"
 
     @property
     def drained(self) -> bool:
@@ -492,6 +535,17 @@ class Supervised:
         """Directories and files made in an empty root, for the host's to be mounted on."""
         return frozenset(e.path for e in self.recipe.facts.root_entries if e.kind != "link")
 
+    def open_root(self) -> int:
+        """Return a descriptor of the root directory; the caller closes it."""
+        return os.dup(self.root_fd)
+
+    def layer_bytes(self) -> int:
+        """Return the bytes that what it wrote takes."""
+        if self.layer_fd < 0:
+            return 0
+        state = os.fstatvfs(self.layer_fd)
+        return (state.f_blocks - state.f_bfree) * state.f_frsize
+
     def close_fd(self, name: str) -> None:
         """Close one of our ends."""
         fd = getattr(self.ends, name)
@@ -516,21 +570,28 @@ class Supervised:
                 os.waitpid(self.pid, 0)
         self.dispose()
 
-    def dispose(self) -> None:
-        """Give back everything: descriptors, layer, cgroups. Every process is dead by now."""
+    def dispose(self, *, keep_files: bool = False) -> None:
+        """Give back everything: descriptors, layer, cgroups. Every process is dead by now.
+
+        With `keep_files`, what the container wrote stays, until it is disposed of once more.
+        """
+        self.close_all(keep_files=keep_files)
+        if self.sampler is not None:
+            self.sampler.close()
+        self.cgroup.remove()
+
+    def close_all(self, *, keep_files: bool = False) -> None:
+        """Close every descriptor."""
         for name in ("stdin", "stdout", "stderr", "report", "go"):
             self.close_fd(name)
         self.close_channel()
-        for attribute in ("pidfd", "mount_namespace_fd", "layer_fd", "oom_fd"):
+        for attribute in ("pidfd", "oom_fd", *(() if keep_files else ("mount_namespace_fd", "layer_fd", "root_fd"))):
             fd = getattr(self, attribute)
             if fd >= 0:
                 self.engine.unwatch(fd)
                 if attribute != "oom_fd":  # the cgroup's own
                     os.close(fd)
                 setattr(self, attribute, -1)
-        if self.sampler is not None:
-            self.sampler.close()
-        self.cgroup.remove()
 
 
 def setup_error(plan: Plan, index: int, number: int) -> SetupError:

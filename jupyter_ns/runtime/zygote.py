@@ -62,7 +62,7 @@ class Zygote:
                 self._preload_one(self._to_preload.pop(0))
 
     def _on_request(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER))
+        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER) + 1)
         if not data:
             return False
         message = msgpack.unpackb(data)
@@ -78,8 +78,10 @@ class Zygote:
         own = message["pid_namespace"]
         pid = -1
         try:
-            if own:
-                core.unshare(BY_NAME["pid"].flag)  # for children only: pid_namespaces(7)
+            if own and message["enters"]:
+                core.setns(fds[-1], BY_NAME["pid"].flag)  # for children only: pid_namespaces(7)
+            elif own:
+                core.unshare(BY_NAME["pid"].flag)  # likewise
             pid = os.fork()
         except OSError as e:
             self._send({"failed": message["fork"], "errno": e.errno})
@@ -110,6 +112,8 @@ class Zygote:
                 reseed()
                 os.environ.clear()
                 os.environ.update(self.environ)
+                if message["enters"]:
+                    os.close(GO_FD + 1)  # the pidfd of the container's PID 1 has served
                 payload.open_streams()
                 if message["parked"]:
                     warm_up(self.shell)

@@ -70,18 +70,20 @@ class ZygoteClient:
         self._send({"preload": list(modules)})
 
     def fork(self, container: Supervised, fds: dict[str, int]) -> None:
-        """Have a child forked that builds `container` around itself."""
-        numbers = {name: FIRST_FD + i for i, name in enumerate(FD_ORDER)}
+        """Have a child forked that builds `container` around itself, or enters one: that behind ``target``."""
+        names = [*FD_ORDER, *(["target"] if "target" in fds else [])]
+        numbers = {name: FIRST_FD + i for i, name in enumerate(names)}
         kinds = set(BY_NAME) - set(container.spec.without)
         message = {
             "fork": container.id,
             "image": container.recipe.image_for(container.id, numbers),
             "steps": len(container.plan.steps),
             "pid_namespace": "pid" in kinds,
+            "enters": "target" in fds,
             "parked": container.parked,
         }
         self._waiting[container.id] = container
-        self._send(message, [fds[name] for name in FD_ORDER if name in fds])
+        self._send(message, [fds[name] for name in names if name in fds])
 
     def _on_message(self) -> None:
         data = self._sock.recv(1 << 16)

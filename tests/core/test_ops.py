@@ -432,6 +432,21 @@ def test_init() -> None:
     assert failure([refusing("clone3"), Step(Op.INIT)]) == (1, errno.EPERM)
 
 
+def test_controlling_terminal() -> None:
+    master, slave = os.openpty()
+    try:
+        steps = [Step(Op.FDS, ((("tty", 0), ("report", 1), ("go", 2)),)), Step(Op.SETSID), Step(Op.CTTY)]
+        with parked(steps, tty=slave) as pid:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            number = os.fstat(slave).st_rdev
+            assert int(fields[4]) == os.minor(number) | os.major(number) << 8
+            assert int(fields[5]) == pid  # in the foreground
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert failure([Step(Op.SETSID), Step(Op.CTTY)]) == (1, errno.ENOTTY)
+
+
 def test_pause_reaps_until_it_is_killed() -> None:
     with child([Step(Op.PAUSE)], NEWPID) as (pid, report):
         assert report == (core.RUNNING, 0, 0)

@@ -16,6 +16,7 @@ from jupyter_ns.errors import UnsupportedError
 from jupyter_ns.host import HostFacts, Submount
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.plan import Plan, PlanInputs, build_plan
+from jupyter_ns.plan.entering import exec_plan, restart_plan
 from jupyter_ns.plan.steps import OPS, Op, Step
 from jupyter_ns.spec import ContainerSpec, Mount
 
@@ -89,6 +90,30 @@ def test_golden(name: str) -> None:
     if REWRITE in os.environ:
         path.write_text(text)
     assert text == path.read_text(), f"set {REWRITE}=1 to write it anew, and read the difference"
+
+
+JOIN = PlanInputs(container_id=INPUTS.container_id, environment=INPUTS.environment, cgroup_join=("/cg/tasks",))
+ENTERING = {
+    "exec": exec_plan(ContainerSpec(argv=("id",), workdir="/", user="1:1", tty=True), FACTS, JOIN),
+    "exec-python": exec_plan(ContainerSpec(python=True, workdir="/"), FACTS, JOIN),
+    "restart": restart_plan(SHELL, FACTS, JOIN),
+}
+
+
+@pytest.mark.parametrize("name", ENTERING)
+def test_golden_of_what_enters(name: str) -> None:
+    text = ENTERING[name].describe() + "\n"
+    path = GOLDEN / f"{name}.txt"
+    if REWRITE in os.environ:
+        path.write_text(text)
+    assert text == path.read_text(), f"set {REWRITE}=1 to write it anew, and read the difference"
+
+
+def test_what_cannot_be_started_again_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="mount namespace"):
+        restart_plan(ContainerSpec(argv=("sh",), without=("mount",)), FACTS, INPUTS)
+    with pytest.raises(UnsupportedError, match="user namespace"):
+        restart_plan(ContainerSpec(argv=("sh",), userns="private"), FACTS, INPUTS)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -419,7 +419,10 @@ def test_bad_environment_file(tmp_path: Path, content: bytes, words: str) -> Non
         ("--stop-signal term", "stop_signal", "SIGTERM"),
         ("--stop-signal RTMIN+3", "stop_signal", "SIGRTMIN+3"),
         ("--stop-signal 37", "stop_signal", "SIGRTMIN+3"),
-        ("--rm", "keep", False),
+        ("--stop-timeout -1", "stop_timeout_seconds", -1),
+        ("--restart on-failure:3", "restart", "on-failure:3"),
+        ("--restart on-failure:0", "restart", "on-failure"),
+        ("-t sh", "tty", True),
         ("--keep", "keep", True),
     ],
 )  # fmt: skip
@@ -475,6 +478,10 @@ def test_variables_are_for_python_cells(option: str, program: str) -> None:
         ("--network host --sysctl net.ipv4.ip_forward=1", "network namespace"),
         ("--ipc host --sysctl kernel.shmmax=1", "IPC namespace"),
         ("--rm --keep", "--rm conflicts with --keep"),
+        ("--rm --restart always sh", "--rm conflicts with --restart"),
+        ("-d --keep sh", "--detach conflicts with --keep"),
+        ("-d", "-d with a Python cell"),
+        ("-t", "--tty: only for a program"),
     ],
 )
 def test_contradictions(line: str, words: str) -> None:

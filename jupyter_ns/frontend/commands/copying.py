@@ -1,0 +1,133 @@
+"""``cp``: files between a container and the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ...errors import UsageError
+from ...lifecycle import ask
+from ...trees import PIECE, Entry, TreeWriter, place_of, prefixed, read_tree
+from ...units import format_decimal_bytes
+from .console import Console
+from .grammar import Command, Flag, Parsed
+
+
+def split(text: str) -> tuple[str, str]:
+    """Cut ``CONTAINER:PATH``; a path of the host's has no container.
+
+    Examples
+    --------
+    >>> split("web:/etc"), split("./a:b"), split("/tmp")
+    (('web', '/etc'), ('', './a:b'), ('', '/tmp'))
+    """
+    name, colon, path = text.partition(":")
+    return (name, path) if colon and name and not name.startswith(("/", ".")) else ("", text)
+
+
+def run_cp(console: Console, given: Parsed) -> None:
+    """Copy a file or directory out of a container, or into one."""
+    (source, source_path), (target, target_path) = map(split, given.arguments)
+    if "-" in given.arguments:
+        raise UsageError("docker cp: - is not supported: a cell has no stream of bytes; expected a path")
+    if bool(source) == bool(target):
+        raise UsageError("docker cp: expected CONTAINER:PATH on one side, a path of the host's on the other")
+    if source:
+        written, left = _out(source, "/" + source_path.lstrip("/"), _local(target_path), given)
+    else:
+        written, left = _in(_local(source_path), target, "/" + target_path.lstrip("/"), given)
+    for path in left:
+        console.error(f"cp: {path}: a device, socket or pipe is not copied\n")
+    if not given.get("quiet"):
+        console.error(f"Successfully copied {format_decimal_bytes(written)} to {given.arguments[1]}\n")
+
+
+def _local(path: str) -> str:
+    return os.path.join(os.getcwd(), os.path.expanduser(path))
+
+
+def _name_of(path: str) -> str:
+    return os.path.basename(os.path.normpath(path)) or "."
+
+
+def _out(container: str, path: str, target: str, given: Parsed) -> tuple[int, list[str]]:
+    begun = ask("copy_out", of=container, path=path, follow=bool(given.get("follow_link")))
+    number = begun["copy"]
+    try:
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            directory, name = place_of(root, target, _name_of(path), begun["is_dir"], path.endswith("/."))
+        except OSError as e:
+            raise UsageError(f"docker cp: {target}: {e.strerror}") from None
+        finally:
+            os.close(root)
+        writer = TreeWriter(directory, owners=bool(given.get("archive")))
+        try:
+            while entries := ask("copy_next", copy=number):
+                for entry in entries:
+                    writer.take(prefixed(entry, name))
+            writer.close()
+        except OSError as e:
+            raise UsageError(f"docker cp: {e.filename or target}: {e.strerror}") from None
+        finally:
+            writer.abandon()
+            os.close(directory)
+        return writer.written, writer.left
+    finally:
+        ask("copy_close", copy=number)
+
+
+def _in(source: str, container: str, path: str, given: Parsed) -> tuple[int, list[str]]:
+    contents = source.endswith("/.")
+    real = os.path.realpath(source) if given.get("follow_link") or source.endswith("/") else os.path.normpath(source)
+    if not os.path.lexists(real):
+        raise UsageError(f"docker cp: {source}: no such file or directory")
+    is_dir = os.path.isdir(real) and not os.path.islink(real)
+    about: dict[str, Any] = {"source": [_name_of(source), is_dir, contents], "owners": bool(given.get("archive"))}
+    begun = ask("copy_in", of=container, path=path, **about)
+    number, written, left = begun["copy"], 0, []
+    try:
+        for batch in _batches(real):
+            written += sum(len(entry[1]) for entry in batch if entry[0] == "data")
+            left += [entry[1] for entry in batch if entry[0] == "left"]
+            ask("copy_put", copy=number, entries=[prefixed(entry, begun["name"]) for entry in batch])
+        ask("copy_put", copy=number, entries=[])
+    finally:
+        ask("copy_close", copy=number)
+    return written, left
+
+
+def _batches(path: str) -> Iterator[list[Entry]]:
+    """Read a tree of the host's, in pieces that fit a frame."""
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    batch: list[Entry] = []
+    size = 0
+    try:
+        for entry in read_tree(parent, os.path.basename(path) or ".", "."):
+            batch.append(entry)
+            size += len(entry[1]) + 64
+            if size >= 4 * PIECE:
+                yield batch
+                batch, size = [], 0
+    except OSError as e:
+        raise UsageError(f"docker cp: {e.filename or path}: {e.strerror}") from None
+    finally:
+        os.close(parent)
+    if batch:
+        yield batch
+
+
+CP = Command(
+    name="cp",
+    usage="[OPTIONS] CONTAINER:SRC_PATH DEST_PATH, or SRC_PATH CONTAINER:DEST_PATH",
+    help="Copy files between a container and the host",
+    run=run_cp,
+    least=2,
+    most=2,
+    flags=(
+        Flag(flags=("-a", "--archive"), help="Keep owners"),
+        Flag(flags=("-L", "--follow-link"), help="Follow a symbolic link in SRC_PATH"),
+        Flag(flags=("-q", "--quiet"), help="Do not say what was copied"),
+    ),
+)

@@ -1,0 +1,218 @@
+"""``inspect``: containers in the shape and with the names of Docker's JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import UsageError
+from ...lifecycle import ask
+from ...spec import ContainerSpec, Mount
+from .console import Console
+from .grammar import Command, Flag, Parsed
+from .templates import compile_template, to_json
+from .text import rfc3339
+
+
+def docker_json(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Shape what the engine knows of a container as ``docker inspect`` does.
+
+    Parameters
+    ----------
+    data : mapping
+        The answer to ``inspect``.
+    """
+    spec = ContainerSpec.from_dict(dict(data["spec"]))
+    argv: list[str] = [*([spec.entrypoint] if spec.entrypoint else []), *data["argv"]]
+    return {
+        "Id": data["id"],
+        "Created": rfc3339(data["created_s"]),
+        "Path": argv[0],
+        "Args": argv[1:],
+        "State": _state(data),
+        "Image": data["image"],
+        "Name": f"/{data['name']}",
+        "RestartCount": data["restart_count"],
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(data, spec),
+        "GraphDriver": {"Data": None, "Name": "overlay2"},
+        "Mounts": [_mount(m) for m in spec.mounts if m.type == "bind"],
+        "Config": _config(data, spec),
+        "NetworkSettings": _network(data, spec),
+        "Weakened": data["weakened"],
+    }
+
+
+def _state(data: Mapping[str, Any]) -> dict[str, Any]:
+    state = data["state"]
+    shaped = {
+        "Status": state,
+        "Running": state in ("running", "paused", "restarting"),
+        "Paused": state == "paused",
+        "Restarting": state == "restarting",
+        "OOMKilled": data["oom_killed"],
+        "Dead": False,
+        "Pid": data["pid"],
+        "ExitCode": data["exit_code"],
+        "Error": data["error"],
+        "StartedAt": rfc3339(data["started_s"]),
+        "FinishedAt": rfc3339(data["finished_s"]),
+    }
+    if data.get("health_log") is not None:
+        shaped["Health"] = {
+            "Status": data["health"],
+            "FailingStreak": data["failing_streak"],
+            "Log": data["health_log"],
+        }
+    return shaped
+
+
+def _host_config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
+    limits = spec.limits
+    policy, _, most = spec.restart.partition(":")
+    host_or = {kind: "host" if kind in spec.without else otherwise for kind, otherwise in _MODES.items()}
+    tmpfs = {m.destination: m.options for m in spec.mounts if m.type == "tmpfs"}
+    return {
+        "Binds": [_bind(m) for m in spec.mounts if m.type == "bind"] or None,
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": "local", "Config": {}},
+        "NetworkMode": spec.network,
+        "PortBindings": {},
+        "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(most or 0)},
+        "AutoRemove": data["remove"],
+        "CapAdd": list(spec.cap_add) or None,
+        "CapDrop": list(spec.cap_drop) or None,
+        "CgroupnsMode": host_or["cgroup"],
+        "Dns": [],
+        "ExtraHosts": None,
+        "GroupAdd": list(spec.groups) or None,
+        "IpcMode": host_or["ipc"],
+        "OomScoreAdj": spec.oom_score_adj,
+        "PidMode": host_or["pid"],
+        "Privileged": spec.privileged,
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": spec.readonly,
+        "SecurityOpt": list(spec.security_options) or None,
+        "UTSMode": host_or["uts"],
+        "UsernsMode": spec.userns,
+        "ShmSize": spec.shm_size_bytes,
+        "Sysctls": dict(spec.sysctls) or None,
+        "Tmpfs": tmpfs or None,
+        "Runtime": "jupyter_ns",
+        "Isolation": "",
+        "CpuShares": limits.cpu_shares or 0,
+        "Memory": limits.memory_bytes or 0,
+        "NanoCpus": limits.nano_cpus or 0,
+        "CgroupParent": "",
+        "BlkioWeight": limits.blkio_weight or 0,
+        "CpuPeriod": limits.cpu_period_us or 0,
+        "CpuQuota": limits.cpu_quota_us or 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": limits.cpuset_cpus or "",
+        "CpusetMems": limits.cpuset_mems or "",
+        "Devices": [],
+        "MemoryReservation": limits.memory_reservation_bytes or 0,
+        "MemorySwap": _swap(spec),
+        "MemorySwappiness": limits.memory_swappiness,
+        "OomKillDisable": limits.oom_kill_disable,
+        "PidsLimit": limits.pids_limit,
+        "Ulimits": [{"Name": u.name, "Hard": u.hard, "Soft": u.soft} for u in spec.ulimits],
+        "Init": spec.init,
+    }
+
+
+_MODES = {"cgroup": "private", "ipc": "private", "pid": "", "uts": ""}
+
+
+def _swap(spec: ContainerSpec) -> int:
+    limits = spec.limits
+    return limits.memory_swap_bytes or 2 * (limits.memory_bytes or 0)
+
+
+def _bind(mount: Mount) -> str:
+    return f"{mount.source}:{mount.destination}" + (":ro" if mount.readonly else "")
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    return {
+        "Type": mount.type,
+        "Source": mount.source,
+        "Destination": mount.destination,
+        "Mode": "ro" if mount.readonly else "",
+        "RW": not mount.readonly,
+        "Propagation": mount.propagation,
+    }
+
+
+def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
+    return {
+        "Hostname": spec.hostname or data["id"][:12],
+        "Domainname": spec.domainname,
+        "User": spec.user,
+        "AttachStdin": False,
+        "AttachStdout": not data["detached"],
+        "AttachStderr": not data["detached"],
+        "Tty": spec.tty,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "Env": data["environment"],
+        "Cmd": data["argv"],
+        "Image": data["image"],
+        "Volumes": None,
+        "WorkingDir": spec.workdir,
+        "Entrypoint": [spec.entrypoint] if spec.entrypoint else None,
+        "Labels": dict(spec.labels),
+        "StopSignal": spec.stop_signal,
+        "StopTimeout": spec.stop_timeout_seconds,
+    }
+
+
+def _network(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
+    endpoint = {"IPAMConfig": None, "Links": None, "Aliases": None, "MacAddress": "", "Gateway": "", "IPAddress": ""}
+    alive = data["state"] in ("running", "paused")
+    return {
+        "SandboxKey": f"/proc/{data['pid']}/ns/net" if alive else "",
+        "Ports": {},
+        "Gateway": "",
+        "IPAddress": "",
+        "MacAddress": "",
+        "Networks": {spec.network: endpoint},
+    }
+
+
+def run_inspect(console: Console, given: Parsed) -> None:
+    """Print everything about containers as JSON, or what a template takes of it."""
+    kind = given.get("type", "container")
+    if kind != "container":
+        raise UsageError(f"docker inspect --type {kind}: expected container")
+    form = given.get("format", "")
+    found = [docker_json(ask("inspect", of=of)) for of in given.arguments]
+    if form == "json":
+        console.line(to_json(found))
+    elif form:
+        fill = compile_template(form)
+        for one in found:
+            console.line(fill(one))
+    else:
+        console.line(json.dumps(found, indent=4, ensure_ascii=False))
+
+
+INSPECT = Command(
+    name="inspect",
+    usage="[OPTIONS] NAME|ID [NAME|ID…]",
+    help="Print everything about containers as JSON",
+    run=run_inspect,
+    least=1,
+    flags=(
+        Flag(flags=("-f", "--format"), help="json or a Go template", metavar="FORMAT"),
+        Flag(flags=("-s", "--size"), help="Add what it has written"),
+        Flag(flags=("--type",), help="Only objects of this type", metavar="TYPE"),
+    ),
+)

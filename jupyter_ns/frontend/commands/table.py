@@ -1,0 +1,152 @@
+"""Docker's subcommands by name, and those of them that are not there with the reason."""
+
+from __future__ import annotations
+
+import platform
+from difflib import get_close_matches
+from importlib.metadata import version
+
+from ...client import get_client
+from ...errors import UsageError
+from ...lifecycle import ask
+from .acting import ACTING
+from .console import Console
+from .copying import CP
+from .grammar import Command, Flag, Parsed, parse
+from .inspecting import INSPECT
+from .listing import PS
+from .looking import LOOKING
+from .running import EXEC, run_run
+from .stats import STATS
+from .templates import render
+
+_NO_IMAGES = "images are not supported in this version"
+_NO_NETWORKS = "networks are not supported in this version: a container has none, or the host's"
+_NO_SWARM = "there is no cluster here"
+_NO_DAEMON = "there is no daemon here"
+
+ABSENT: dict[str, str] = {
+    **dict.fromkeys(
+        ("pull", "push", "import", "export", "load", "save", "images", "image", "history", "build", "tag", "rmi"),
+        _NO_IMAGES,
+    ),
+    **dict.fromkeys(("commit", "create", "search", "manifest", "buildx", "compose"), _NO_IMAGES),
+    "network": _NO_NETWORKS,
+    "volume": "named volumes are not supported in this version",
+    "system": "not supported in this version",
+    **dict.fromkeys(("swarm", "node", "service", "stack", "secret", "config"), _NO_SWARM),
+    **dict.fromkeys(("login", "logout", "context", "plugin", "trust"), _NO_DAEMON),
+}
+
+
+def _version(console: Console, given: Parsed) -> None:
+    facts = get_client().facts
+    own = {
+        "Version": version("jupyter_ns"),
+        "Os": "linux",
+        "Arch": facts.arch,
+        "KernelVersion": facts.kernel,
+        "PythonVersion": platform.python_version(),
+    }
+    form = given.get("format", "")
+    if form:
+        console.line(render(form if form != "json" else "{{json .}}", {"Client": own, "Server": own}))
+        return
+    console.write(
+        f"Client and server: jupyter_ns (no Docker)\n Version:           {own['Version']}\n"
+        f" Python version:    {own['PythonVersion']}\n Kernel version:    {facts.kernel}\n"
+        f" OS/Arch:           linux/{facts.arch}\n"
+        f" Cgroup version:    {facts.cgroup.get('version', '?')}\n"
+    )
+
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        PS,
+        CP,
+        EXEC,
+        INSPECT,
+        STATS,
+        *ACTING,
+        *LOOKING,
+        Command(
+            name="version",
+            usage="[OPTIONS]",
+            help="Print versions",
+            run=_version,
+            most=0,
+            flags=(Flag(flags=("-f", "--format"), help="json or a Go template", metavar="FORMAT"),),
+        ),
+    )
+}
+_ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps"}
+
+
+def names() -> list[str]:
+    """List the subcommands."""
+    return sorted([*COMMANDS, "run"])
+
+
+def complete(command: Command, fragment: str) -> list[str]:
+    """List the options, or the containers, that a word of a subcommand could become."""
+    if fragment.startswith("-"):
+        return [f for flag in command.flags if not flag.refuse for f in flag.flags if f.startswith(fragment)]
+    if not command.most or ("CONTAINER" not in command.usage and "NAME" not in command.usage):
+        return []
+    return [row["name"] for row in ask("list") if row["name"].startswith(fragment)]
+
+
+def dispatch(console: Console, words: list[str], *, magic: str = "docker") -> None:
+    """Carry out one of Docker's command lines.
+
+    Parameters
+    ----------
+    console : Console
+        Where the output goes.
+    words : list of str
+        What stands after ``docker``.
+    magic : str
+        ``docker`` or ``container``: with the former, ``run`` takes an image.
+
+    Raises
+    ------
+    UsageError
+        If there is no such subcommand, option or container; the message says what there is.
+    ContainerError
+        As the engine says.
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        console.write(overview(magic))
+        return
+    name, *rest = words
+    if name == "container" and rest and magic == "docker":  # docker container stop is docker stop
+        name, *rest = rest
+        name = _ALIASES.get(("container", name), name)
+    if name == "run":
+        run_run(console, rest, with_image=magic == "docker")
+        return
+    if name not in COMMANDS:
+        raise UsageError(_unknown(name))
+    command = COMMANDS[name]
+    given = parse(command, rest)
+    if given.help:
+        console.line(command.help_text())
+    else:
+        command.run(console, given)
+
+
+def _unknown(name: str) -> str:
+    if name in ABSENT:
+        return f"docker {name}: {ABSENT[name]}; there are: {', '.join(names())}"
+    close = get_close_matches(name, names())
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"docker: '{name}' is not a docker command; {hint}there are: {', '.join(names())}"
+
+
+def overview(magic: str) -> str:
+    """Return what the magic alone prints."""
+    image = "IMAGE [COMMAND] [ARG…]" if magic == "docker" else "PROGRAM [ARG…]"
+    rows = [("run", f"[OPTIONS] {image}: run a program in a new container")]
+    rows += [(command.name, command.help) for command in sorted(COMMANDS.values(), key=lambda c: c.name)]
+    return "".join(f"  %{magic} {name:<10} {text}\n" for name, text in rows)

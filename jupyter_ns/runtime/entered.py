@@ -1,0 +1,102 @@
+"""A further process in a running container (``exec``), as the engine sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SetupError, UsageError
+from ..usage import SAMPLE_FIELDS
+from .supervised import Supervised
+
+
+@dataclass(slots=True)
+class Entered(Supervised):
+    """A process that has entered the namespaces of `host`, and its streams.
+
+    For a program, `pid` is its parent, which stays outside: the payload is that one's only child.
+    """
+
+    host: Supervised | None = None
+
+    def watch_cgroup(self) -> None:
+        """Nothing: the cgroup is the container's."""
+
+    def on_report(self) -> None:
+        """Read the child's report pipe; that the container ended meanwhile is no failure of ours."""
+        Supervised.on_report(self)
+        if isinstance(self.failure, SetupError) and self.failure.errno == errno.ESRCH:
+            self.failure = UsageError("exec: the container has just ended")
+
+    def _on_ready(self) -> None:
+        self.state = "ready"
+
+    def _sample(self, now: float) -> None:
+        self.next_sample = now + 60.0
+
+    def relative_sample(self) -> list[Any]:
+        """Return a sample that says nothing but the time: usage is counted by container."""
+        return [time.monotonic() - self.started, *[None] * (len(SAMPLE_FIELDS) - 1)]
+
+    def _payload_pid(self) -> int:
+        """Return the PID of the process inside, as the host counts; 0 if there is none."""
+        if self.recipe.in_zygote:
+            return self.pid
+        with contextlib.suppress(OSError, IndexError), open(f"/proc/{self.pid}/task/{self.pid}/children") as f:
+            return int(f.read().split()[0])
+        return 0
+
+    def interrupt(self) -> None:
+        """Deliver SIGINT to the process inside."""
+        self.reason = self.reason or "interrupted"
+        self.send_signal(signal.SIGINT)
+
+    def kill(self, reason: str) -> None:
+        """Kill the process inside, and no other of the container's."""
+        self.reason = reason if self.reason in ("", "interrupted") and reason != "killed" else self.reason or reason
+        pid = self._payload_pid()
+        if self.status is None and pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # its parent is ours and alive, so the number is not used again
+        if self.state == "building":
+            self.send_signal(signal.SIGKILL)
+
+    def on_exit(self, status: int) -> None:
+        """The process has ended; what it left runs on in the container."""
+        self.status = status
+        self.take_last_reports()
+        self.state = "ended"
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the kernel is told of the end."""
+        return {
+            "exit_code": self.exit_code(),
+            "exec_errno": self.exec_errno,
+            "reason": self.reason or "exited",
+            "wall_seconds": time.monotonic() - self.started,
+            "sample": self.relative_sample(),
+            "peak": [None, ""],
+            "changes": [],
+            "changes_truncated": False,
+            "timings": self.timings,
+            "oom_kills": 0,
+            "oom_limit": None,
+            "not_kept": [],
+        }
+
+    def discard(self) -> None:
+        """Take down a child in which nothing has run."""
+        if self.pidfd >= 0 and self.status is None:
+            self.send_signal(signal.SIGKILL)
+            if not self.recipe.in_zygote:
+                os.waitpid(self.pid, 0)
+        self.dispose()
+
+    def dispose(self, *, keep_files: bool = False) -> None:
+        """Give back descriptors."""
+        self.close_all()

@@ -1,0 +1,94 @@
+"""Make the engine's children that enter what is there already: ``exec``, ``start``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..plan.entering import exec_plan, restart_plan
+from ..spec import ContainerSpec
+from .entered import Entered
+from .inputs import resolve_inputs
+from .recipes import entering_recipe
+from .supervised import Supervised, make_pipes
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .registry import Record
+
+
+def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) -> None:
+    """Start one more process in a running container.
+
+    Parameters
+    ----------
+    engine : Engine
+        Whose container it is.
+    request_id : str
+        What the kernel calls the process.
+    request : dict
+        ``enter`` (name or ID of the container) and ``changes``, fields of the spec that differ from the
+        container's; ``environment`` among them is added to it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such container, or it does not run.
+    """
+    record = engine.registry.find(request["enter"])
+    if record.state != "running":
+        raise UsageError(f"exec: container {record.name} is {record.state}, not running")
+    host = record.process
+    changes = dict(request["changes"])
+    added = tuple((name, value) for name, value in changes.pop("environment", ()))
+    spec = ContainerSpec.from_dict(
+        replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
+    )
+    spec = replace(spec, environment=(*record.spec.environment, *added))
+    facts = host.recipe.facts
+    inputs = resolve_inputs(record.id, spec, facts, record.request)
+    inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
+    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts)
+    ends, child = make_pipes(spec.python, spec.tty)
+    child["target"] = os.dup(host.pidfd)
+    made = Entered(engine, request_id, recipe, ends, host.cgroup, host=host)
+    made.container_id, made.namespaces = record.id, host.namespaces
+    engine.containers[request_id] = made
+    try:
+        engine.spawn(made, child)
+    except BaseException:
+        del engine.containers[request_id]
+        raise
+
+
+def start_again(engine: Engine, record: Record) -> None:
+    """Start a container that has ended, in the mount namespace that it kept.
+
+    Raises
+    ------
+    UnsupportedError
+        If it kept none.
+    OSError
+        As clone3(2) and cgroups(7).
+    """
+    before, spec, facts = record.process, record.spec, record.process.recipe.facts
+    inputs = resolve_inputs(record.id, spec, facts, record.request)
+    cgroup = engine.new_cgroup(record.id, spec)
+    try:
+        join = cgroup.self_join_files if cgroup.into_fd() is None else ()
+        plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
+        recipe = entering_recipe(spec, plan, inputs.exposed, facts)
+        ends, child = make_pipes(spec.python, spec.tty)
+    except BaseException:
+        cgroup.remove()
+        raise
+    made = Supervised(engine, record.id, recipe, ends, cgroup)
+    made.attached, made.record = False, record
+    child["target"] = os.dup(before.mount_namespace_fd)
+    engine.spawn(made, child)
+    made.layer_fd, before.layer_fd = before.layer_fd, -1
+    before.dispose()
+    record.process = made
+    engine.containers[made.id] = made
