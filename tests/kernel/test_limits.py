@@ -188,6 +188,16 @@ def test_rate_0_is_no_limit(engine: Callable[[], EngineClient]) -> None:
     assert record.effective in ("", f"{numbers(disk())} rbps=max wbps=max riops=max wiops=max")
 
 
+def test_a_weight_that_no_scheduler_looks_at_is_said(engine: Callable[[], EngineClient]) -> None:
+    if not {"blkio.bfq.weight", "io.bfq.weight"} & set(engine().facts.cgroup["files"]):
+        pytest.skip("the kernel has no BFQ")
+    schedulers = [path.read_text() for path in Path("/sys/block").glob("*/queue/scheduler")]
+    container = run("true", blkio_weight=300)
+    assert any("BFQ" in note for note in container.weakened) == (not any("[bfq]" in text for text in schedulers))
+    (record,) = (r for r in container.limits if r.name == "blkio_weight")
+    assert record.effective.split()[-1] == "300"
+
+
 # ---- groups ----
 
 
