@@ -263,14 +263,21 @@ class _Build:
         yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
         yield Step(Op.RMDIR, (OLD_ROOT,))
         if self.spec.readonly:
-            flags = REMOUNT | BIND | RDONLY | NODEV
-            yield Step(Op.MOUNT, (None, "/", None, flags, None), why="root is read-only", option="--read-only")
+            yield from self._readonly_root()
         if self.remapped:
             yield from self._late_namespaces()
             yield from self._mqueue("/dev")
             yield from self._sys("")
             yield from self._sysctls()
             yield from self._policy_paths()
+
+    def _readonly_root(self) -> Iterator[Step]:
+        """The root, and what else of the host's files is mounted below it; what ``-v`` brought in has its own say."""
+        layers = [s.path for s in self.facts.submounts if s.how == "overlay" and s.path != self.staging]
+        for path in (*layers, *self.inputs.exposed, "/"):
+            if not any(is_below(path, m.destination) for m in self.spec.mounts):
+                flags = REMOUNT | BIND | RDONLY | NODEV
+                yield Step(Op.MOUNT, (None, path, None, flags, None), why="read-only", option="--read-only")
 
     def _late_namespaces(self) -> Iterator[Step]:
         """After joining the cgroup, so that it is the root of its namespace; and what a user namespace is to own."""
