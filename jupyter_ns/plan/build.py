@@ -115,6 +115,8 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
     if spec.devices and "mount" in spec.without:
         raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
     kinds = _kinds(spec, facts, weakened)
+    if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
+        weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened))

@@ -278,7 +278,7 @@ class Engine:
         assert self._manager is not None
         spec = recipe.spec
         cgroup = self._manager.create(container[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
-        ends, child = make_pipes(recipe.spec.python)
+        ends, child = make_pipes(recipe.spec.python, recipe.uid)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         try:
             if recipe.remapped:

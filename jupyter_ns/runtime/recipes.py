@@ -45,6 +45,8 @@ class Recipe:
         As in `PlanInputs`.
     facts : HostFacts
         What `plan` was made from.
+    uid : int
+        The payload's user ID, as the engine counts.
     """
 
     key: bytes
@@ -54,6 +56,7 @@ class Recipe:
     exposed: tuple[str, ...]
     bare: bool
     facts: HostFacts
+    uid: int
 
     @property
     def remapped(self) -> bool:
@@ -114,7 +117,9 @@ class Recipes:
             inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
             plan = build_plan(spec, facts, inputs)
             names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
-            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts)
+            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts, inputs.uid)
+            if recipe.remapped:
+                recipe = replace(recipe, uid=facts.private_ids[0] + inputs.uid)
             # These look at files that may change meanwhile, or at a cgroup that may be made anew.
             if not (spec.mounts or spec.user or spec.devices or spec.cgroup_parent):
                 self._recipes[key] = recipe

@@ -62,8 +62,11 @@ class Ends:
             self.channel = None
 
 
-def make_pipes(python: bool) -> tuple[Ends, dict[str, int]]:
-    """Make a container's pipes; return the engine's ends and the child's, by the plan's names."""
+def make_pipes(python: bool, uid: int) -> tuple[Ends, dict[str, int]]:
+    """Make a container's pipes; return the engine's ends and the child's, by the plan's names.
+
+    The streams belong to user `uid`, so that the payload may open them again as /dev/stdout.
+    """
     stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
     from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
     from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
@@ -78,6 +81,8 @@ def make_pipes(python: bool) -> tuple[Ends, dict[str, int]]:
         child["channel"] = theirs.detach()
     for fd in (to_stdin, from_stdout, from_stderr):
         os.set_blocking(fd, False)
+        if uid:
+            os.fchown(fd, uid, -1)
     return ends, child
 
 

@@ -200,6 +200,15 @@ def own_pid_namespace() -> None:
         os.close(current)
 
 
+def rejoin_mounts() -> None:
+    """Go back to the engine's mount namespace; what this program is executed from stays as `protect` made it."""
+    directory = os.getcwd()
+    fd = os.open(f"/proc/{os.getppid()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    core.setns(fd, BY_NAME["mount"].flag)
+    os.close(fd)
+    os.chdir(directory)
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -210,6 +219,7 @@ def main(fd: int) -> None:
     die_with_parent()
     if os.getppid() == 1:
         return  # the engine died before the line above
+    rejoin_mounts()
     own_pid_namespace()
     sys.argv[:] = [""]
     Zygote(socket.socket(fileno=fd)).run()

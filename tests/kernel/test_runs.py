@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import missing
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import EngineClient, get_client
@@ -189,6 +190,17 @@ def test_streams_are_apart_and_in_order() -> None:
     container = run("sh", "-c", "for i in 1 2 3; do echo out$i; echo err$i >&2; done")
     assert container.stdout == "out1\nout2\nout3\n"
     assert container.stderr == "err1\nerr2\nerr3\n"
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("user", ["", "1000:1000"])
+@pytest.mark.parametrize("userns", ["", "private"])
+def test_streams_can_be_opened_by_their_names(user: str, userns: str) -> None:
+    if userns and (reason := missing(get_client().facts, "private")):
+        pytest.skip(reason)
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; cat < /dev/stdin"
+    container = run("sh", "-c", script, input="in", workdir="/", user=user or "0", userns=userns or "host")
+    assert (container.stdout, container.stderr) == ("out\nin", "err\n")
 
 
 def test_output_of_50_megabytes_is_bounded_and_says_so() -> None:
