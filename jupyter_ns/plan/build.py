@@ -114,7 +114,7 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
         weakened.append(f"root inside can use any device whose number it knows: {unrestricted}")
     if spec.devices and "mount" in spec.without:
         raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
-    kinds = _kinds(spec, facts, weakened)
+    kinds = _kinds(spec, facts, weakened, inputs.bare)
     if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
         weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
@@ -122,7 +122,7 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
 
 
-def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozenset[str]:
+def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], bare: bool) -> frozenset[str]:
     """Choose the kinds of namespace to make; refuse where a needed one cannot be made."""
     wanted = {k.name for k in KINDS} - set(spec.without)
     if spec.network == "host":
@@ -144,6 +144,12 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozen
         raise UnsupportedError(
             "--without pid and --without mount need a cgroup, by which the container's processes are found and killed; "
             "there is none here, and `%container doctor` says why"
+        )
+    if "user" in wanted and facts.rootless and spec.python and not bare:
+        # The zygote has made its PID namespace, whose /proc only a namespace above may mount.
+        raise UnsupportedError(
+            "--userns private: a Python cell of a user who is not root is in a user namespace already, the engine's; "
+            "leave the option out"
         )
     if "user" in wanted and not facts.rootless and spec.privileged:
         raise UnsupportedError("--privileged: conflicts with --userns private, whose root has no privileges outside")

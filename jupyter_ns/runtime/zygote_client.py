@@ -17,13 +17,14 @@ import msgpack
 from .. import core
 from ..errors import EngineError
 from ..namespaces import BY_NAME
-from ..plan.build import BIND, NODEV, NOEXEC, NOSUID, PRIVATE, RDONLY, REC, REMOUNT
-from ..plan.steps import Op, Plan, Step
+from ..plan.build import BIND, NODEV, NOEXEC, NOSUID, RDONLY, REC, REMOUNT
+from ..plan.steps import MOUNT_FLAGS, Op, Plan, Step
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .supervised import Supervised
 
+SLAVE = MOUNT_FLAGS["MS_SLAVE"]
 FIRST_FD = 200
 """The child finds its descriptors from here on, in this order, whatever their numbers were before."""
 FD_ORDER = ("stdin", "stdout", "stderr", "channel", "report", "go", "userns")
@@ -44,7 +45,7 @@ def protect(program: str) -> None:
     kept = os.statvfs(program).f_flag & (NOSUID | NODEV | NOEXEC)  # locked in a user namespace
     steps = (
         Step(Op.UNSHARE, (BY_NAME["mount"].flag,)),
-        Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None)),
+        Step(Op.MOUNT, ("none", "/", None, REC | SLAVE, None)),
         Step(Op.MOUNT, (program, program, None, BIND, None)),
         Step(Op.MOUNT, (None, program, None, REMOUNT | BIND | RDONLY | kept, None)),
     )
