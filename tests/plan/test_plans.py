@@ -122,7 +122,7 @@ def test_privileged_in_a_user_namespace_is_refused() -> None:
 
 
 def test_a_users_cell_in_one_more_user_namespace_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="--userns private.*already"):
+    with pytest.raises(UnsupportedError, match=r"--userns private.*already"):
         build_plan(ContainerSpec(python=True, userns="private"), ROOTLESS, INPUTS)
     build_plan(ContainerSpec(argv=("sh",), userns="private"), ROOTLESS, INPUTS)
 
