@@ -286,7 +286,7 @@ class Engine:
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
-                into = None if recipe.plan.joins_cgroup else cgroup.into_fd()
+                into = None if recipe.plan.cgroup_join else cgroup.into_fd()
                 image = recipe.image_for(container, child)
                 pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
@@ -368,6 +368,8 @@ class Engine:
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }
+        if c.plan.cgroup_join:  # of this plan: other containers may be born in their cgroups
+            payload["joined"] = [path.replace(STAND_IN, c.container_id[:12]) for path in c.plan.cgroup_join]
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
         self.tell(Kind.STARTED, c.id, payload)

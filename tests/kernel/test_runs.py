@@ -160,6 +160,17 @@ def test_a_program_that_ignores_the_first_interrupt_goes_on(script: str, exit_co
     assert (container.exit_code, container.stdout, container.reason) == (exit_code, stdout, "interrupted")
 
 
+@pytest.mark.parametrize("userns", ["host", "private"])
+def test_each_step_of_the_plan_has_its_time(userns: str) -> None:
+    """The kernel compiles the plan anew: it must be the one that was carried out."""
+    facts = get_client().facts
+    if userns == "private" and (reason := missing(facts, "root") or missing(facts, "private")):
+        pytest.skip(reason)
+    container = run("true", workdir="/", userns=userns)
+    assert len(container.timings) == len(container.plan.steps) - 1  # all but execve
+    assert f'hostname", "{container.id[:12]}' in container.plan.describe()
+
+
 def test_killed_by_a_signal_from_inside() -> None:
     assert run("sh", "-c", "sh -c 'kill -9 $$'").exit_code == 137
     assert run("sh", "-c", "sh -c 'kill -TERM $$'").exit_code == 143
