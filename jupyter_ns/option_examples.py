@@ -52,7 +52,7 @@ EXAMPLES: dict[str, str] = {
     "--restart": "--restart on-failure:3 true",
     "--stop-timeout": "--stop-timeout 3 true",
     "--cidfile": "--cidfile /tmp/jupyter_ns.cid true",
-    "--tty": "--tty tty",
+    "--tty": "--tty test -t 0",
     "--keep": "--keep true",
     "--hostname": "--hostname box hostname",
     "--domainname": "--domainname example.org cat /proc/sys/kernel/domainname",

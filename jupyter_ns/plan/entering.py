@@ -44,7 +44,7 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
 
     Mustn't: bring anything of the host's along, or let the container look at the host's program that does this.
     """
-    kinds = _kinds(spec, facts, [])
+    kinds = _kinds(spec, facts, [], bare=inputs.bare)
     fds = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=[], target=True).descriptors()
     target = dict(fds)["target"]
     yield Step(Op.FDS, (fds,), why="standard streams; everything else is closed")
@@ -86,7 +86,7 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
     The descriptor ``target`` is that of the mount namespace, which holds all that the container wrote.
     """
     weakened: list[str] = []
-    kinds = _kinds(spec, facts, weakened)
+    kinds = _kinds(spec, facts, weakened, bare=inputs.bare)
     if "mount" not in kinds:
         raise UnsupportedError("start: a container without a mount namespace keeps nothing to start again from")
     if "user" in kinds:

@@ -300,7 +300,7 @@ class Engine:
             As clone3(2) and cgroups(7); nothing stays.
         """
         cgroup = self.new_cgroup(container, recipe.spec)
-        ends, child = make_pipes(recipe.spec.python, recipe.spec.tty)
+        ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         self.spawn(made, child)
         return made
@@ -320,7 +320,7 @@ class Engine:
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
-                into = None if recipe.plan.joins_cgroup else made.cgroup.into_fd()
+                into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
                 pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
@@ -407,6 +407,8 @@ class Engine:
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }
+        if c.plan.cgroup_join:  # of this plan: other containers may be born in their cgroups
+            payload["joined"] = [path.replace(STAND_IN, c.container_id[:12]) for path in c.plan.cgroup_join]
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
         if c.attached:

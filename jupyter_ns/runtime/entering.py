@@ -50,8 +50,9 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
     facts = host.recipe.facts
     inputs = resolve_inputs(record.id, spec, facts, record.request)
     inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
-    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts)
-    ends, child = make_pipes(spec.python, spec.tty)
+    uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
+    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
+    ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     child["target"] = os.dup(host.pidfd)
     made = Entered(engine, request_id, recipe, ends, host.cgroup, host=host)
     made.container_id, made.namespaces = record.id, host.namespaces
@@ -79,8 +80,8 @@ def start_again(engine: Engine, record: Record) -> None:
     try:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
         plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
-        recipe = entering_recipe(spec, plan, inputs.exposed, facts)
-        ends, child = make_pipes(spec.python, spec.tty)
+        recipe = entering_recipe(spec, plan, inputs.exposed, facts, inputs.uid)
+        ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     except BaseException:
         cgroup.remove()
         raise

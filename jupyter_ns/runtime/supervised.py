@@ -64,8 +64,11 @@ class Ends:
             self.channel = None
 
 
-def make_pipes(python: bool, tty: bool = False) -> tuple[Ends, dict[str, int]]:
-    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names."""
+def make_pipes(python: bool, uid: int, *, tty: bool = False) -> tuple[Ends, dict[str, int]]:
+    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names.
+
+    The streams belong to user `uid`, so that the payload may open them again as /dev/stdout.
+    """
     if tty:
         to_stdin, from_stdout, from_stderr, stdin, stdout, stderr = open_terminal()
     else:
@@ -84,6 +87,8 @@ def make_pipes(python: bool, tty: bool = False) -> tuple[Ends, dict[str, int]]:
     for fd in (to_stdin, from_stdout, from_stderr):
         if fd >= 0:
             os.set_blocking(fd, False)
+        if fd >= 0 and uid and not tty:
+            os.fchown(fd, uid, -1)
     return ends, child
 
 

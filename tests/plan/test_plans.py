@@ -147,6 +147,12 @@ def test_privileged_in_a_user_namespace_is_refused() -> None:
         build_plan(ContainerSpec(argv=("sh",), userns="private", privileged=True), FACTS, INPUTS)
 
 
+def test_a_users_cell_in_one_more_user_namespace_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"--userns private.*already"):
+        build_plan(ContainerSpec(python=True, userns="private"), ROOTLESS, INPUTS)
+    build_plan(ContainerSpec(argv=("sh",), userns="private"), ROOTLESS, INPUTS)
+
+
 # ---- the image ----
 
 
