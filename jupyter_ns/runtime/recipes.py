@@ -45,6 +45,12 @@ class Recipe:
         As in `PlanInputs`.
     facts : HostFacts
         What `plan` was made from.
+    lower : tuple of str
+        As in `PlanInputs`.
+    held : tuple of str
+        The files whose shared locks keep the image and the volumes from being removed.
+    once : bool
+        Whether there will be no second container of the kind, for it has a volume of its own.
     """
 
     key: bytes
@@ -54,6 +60,9 @@ class Recipe:
     exposed: tuple[str, ...]
     bare: bool
     facts: HostFacts
+    lower: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    once: bool = False
 
     @property
     def remapped(self) -> bool:
@@ -120,7 +129,18 @@ class Recipes:
             inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
             plan = build_plan(spec, facts, inputs)
             names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
-            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts)
+            recipe = Recipe(
+                key,
+                spec,
+                plan,
+                plan.image(names),
+                inputs.exposed,
+                inputs.bare,
+                facts,
+                lower=inputs.lower,
+                held=tuple(request.get("held", ())),
+                once="anonymous" in request,
+            )
             # These look at files that may change meanwhile, or at a cgroup that may be made anew.
             if not (spec.mounts or spec.user or spec.devices or spec.cgroup_parent):
                 self._recipes[key] = recipe

@@ -58,6 +58,11 @@ VOLUME = Mount(type="bind", source="/srv/in", destination="/in", readonly=True, 
 SCRATCH = Mount(type="tmpfs", destination="/scratch", options="size=1m", flags=("nosuid",), option="--tmpfs /scratch")
 SHELL = ContainerSpec(argv=("sh",), workdir="/root")
 CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
+    "image": (
+        ContainerSpec(argv=("sh",), workdir="/srv/new", image="busybox", mounts=(VOLUME,)),
+        FACTS,
+        replace(INPUTS, source_is_dir={"/srv/in": True}, workdir_exists=False, lower=("/mnt/l:2/diff", "/data/1/diff")),
+    ),
     "shell": (SHELL, FACTS, INPUTS),
     "mounts": (
         ContainerSpec(argv=("sh",), workdir="/root", readonly=True, mounts=(VOLUME, SCRATCH)),
