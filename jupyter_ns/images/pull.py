@@ -34,6 +34,8 @@ from .streams import CHUNK
 PARALLEL = 3
 """Layers at a time, as Docker."""
 _DRAW_SECONDS = 0.1
+_PIECE_BYTES = 1 << 16
+"""Of a download: what is lost when the connection breaks is less than this."""
 _MAX_LAYERS = 500
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 Say = Callable[[str], None]
@@ -316,7 +318,7 @@ def _download_rest(
                 sha, have = hashlib.sha256(), 0
                 file.seek(0)
                 file.truncate()
-            for data in response.iter_content(CHUNK):
+            for data in response.iter_content(_PIECE_BYTES):
                 if cancelled.is_set():
                     raise CancelledError("stopped")
                 have += len(data)
