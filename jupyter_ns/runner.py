@@ -254,7 +254,7 @@ class Run:
     def _facts(self) -> HostFacts:
         return self._own_facts or self._client.facts
 
-    def _plan_inputs(self) -> PlanInputs:
+    def plan_inputs(self) -> PlanInputs:
         from .runtime.inputs import resolve_inputs
 
         c = self.container
@@ -264,7 +264,7 @@ class Run:
         """Compile the plan once more: it is a pure function of what both sides know."""
         from .plan import build_plan
 
-        return build_plan(self.container.spec, self._facts, self._plan_inputs())
+        return build_plan(self.container.spec, self._facts, self.plan_inputs())
 
     @staticmethod
     def _pack(cell: Cell) -> list[bytes | memoryview]:
@@ -356,7 +356,7 @@ class Run:
             self._own_facts = HostFacts.from_dict(payload["facts"])
         self._sink.on_started(c)
         if self.enter is not None:
-            self._forked = self.enter(c, payload["cgroup_join"], self._plan_inputs())
+            self._forked = self.enter(c, payload["cgroup_join"], self.plan_inputs())
             self._forked_fd = os.pidfd_open(self._forked)
 
     def _on_exit(self, payload: dict[str, Any]) -> None:
