@@ -66,6 +66,23 @@ def _limits(spec: ContainerSpec) -> Words:
         yield "--oom-kill-disable"
 
 
+def _devices(spec: ContainerSpec) -> Words:
+    for device in spec.devices:
+        yield from ("--device", f"{device.source}:{device.destination}:{device.permissions}")
+    for rule in spec.limits.device_rules:
+        yield from ("--device-cgroup-rule", rule)
+    for name, flag in _RATES:
+        for path, rate in getattr(spec.limits, name):
+            yield from (flag, f"{path}:{rate}")
+
+
+_RATES = (
+    ("blkio_weight_device", "--blkio-weight-device"),
+    ("device_read_bps", "--device-read-bps"),
+    ("device_write_bps", "--device-write-bps"),
+    ("device_read_iops", "--device-read-iops"),
+    ("device_write_iops", "--device-write-iops"),
+)
 _LIMITS = (
     ("memory_bytes", "--memory"),
     ("memory_swap_bytes", "--memory-swap"),
@@ -121,7 +138,8 @@ def _mounts(spec: ContainerSpec) -> Words:
 
 def _mount(m: Mount) -> Words:
     if m.type == "tmpfs":
-        flags = ["ro" if f == "rdonly" else f for f in m.flags]
+        flags = [name.removeprefix("no") if name not in m.flags else name for name in ("noexec", "nosuid", "nodev")]
+        flags += ["ro" if f == "rdonly" else f for f in m.flags if f not in flags]
         options = ",".join([*flags, *([m.options] if m.options else [])])
         return ("--tmpfs", f"{m.destination}:{options}" if options else m.destination)
     modes = ["ro"] if m.readonly else []
@@ -150,6 +168,7 @@ _OPTIONS: tuple[Callable[[ContainerSpec], Words], ...] = (
     _text("--hostname", "hostname"),
     _text("--domainname", "domainname"),
     _limits,
+    _devices,
     _ulimits,
     _text("--oom-score-adj", "oom_score_adj"),
     _mounts,
@@ -177,6 +196,7 @@ _NOTES: tuple[tuple[Callable[[ContainerSpec], bool], str], ...] = (
     (lambda s: bool(s.time_offset_seconds), "--time-offset: Docker makes no time namespaces"),
     (lambda s: s.timeout_seconds is not None, "--timeout: Docker has none; `timeout SECONDS docker run …` kills it"),
     (lambda s: s.keep, "--keep: Docker has none; use --volume"),
+    (lambda s: bool(s.cgroup_parent), "--cgroup-parent: its limits are those of a cgroup of this notebook's"),
     (lambda s: s.userns == "private", "--userns private: Docker's daemon decides that (userns-remap)"),
     (
         lambda s: bool({"mount", "time", "user"} & set(s.without)),

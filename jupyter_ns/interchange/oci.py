@@ -1,4 +1,4 @@
-"""A container as an OCI runtime configuration (``config.json``). Pure.
+"""A container as an OCI runtime configuration (``config.json``). Pure, but for the numbers of devices.
 
 Notes
 -----
@@ -8,6 +8,8 @@ OCI runtime specification 1.0.2: config.md, config-linux.md.
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from typing import Any, NamedTuple
 
 from ..host import HostFacts
@@ -66,13 +68,15 @@ def configuration(
     """
     notes: list[str] = []
     argv = ((spec.entrypoint,) if spec.entrypoint else ()) + spec.argv
-    document = {
+    document: dict[str, Any] = {
         "ociVersion": VERSION,
         "process": _process(spec, facts, inputs, argv or ("sh",)),
         "root": {"path": "rootfs", "readonly": spec.readonly},
         "mounts": [*_own_mounts(spec, inputs, pieces), *(_mount(m, inputs) for m in spec.mounts)],
         "linux": _linux(spec, facts, inputs, name, notes),
     }
+    if inputs.devices:
+        document["linux"]["devices"] = [_device(node) for node in inputs.devices]
     if "uts" not in spec.without:
         document["hostname"] = spec.hostname or inputs.container_id[:12]
     if spec.domainname:
@@ -84,6 +88,18 @@ def configuration(
     if spec.timeout_seconds is not None:
         notes.append("--timeout: an OCI runtime has none")
     return Configuration(document, tuple(notes))
+
+
+def _device(node: Any) -> dict[str, Any]:
+    return {
+        "path": node.destination,
+        "type": "b" if stat.S_ISBLK(node.mode) else "c",
+        "major": os.major(node.device),
+        "minor": os.minor(node.device),
+        "fileMode": stat.S_IMODE(node.mode),
+        "uid": node.uid,
+        "gid": node.gid,
+    }
 
 
 def _process(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs, argv: tuple[str, ...]) -> dict[str, Any]:
@@ -166,7 +182,7 @@ def _linux(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs, name: str,
     linux: dict[str, Any] = {
         "namespaces": [{"type": k.name} for k in KINDS if k.name not in left_out],
         "cgroupsPath": f"/jupyter_ns/bundle-{name or inputs.container_id[:12]}",
-        "resources": _resources(spec.limits, spec.privileged),
+        "resources": _resources(spec, inputs),
     }
     if "user" not in left_out:
         first_uid, first_gid, count = facts.private_ids
@@ -187,7 +203,8 @@ def _linux(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs, name: str,
     return linux
 
 
-def _resources(limits: Limits, privileged: bool) -> dict[str, Any]:
+def _resources(spec: ContainerSpec, inputs: PlanInputs) -> dict[str, Any]:
+    limits = spec.limits
     swap = limits.memory_swap_bytes
     if not swap and limits.memory_bytes:
         swap = 2 * limits.memory_bytes  # as Docker's default
@@ -196,6 +213,7 @@ def _resources(limits: Limits, privileged: bool) -> dict[str, Any]:
     rules += [{"allow": True, "type": "c", "major": a, "minor": b, "access": "rwm"} for a, b in _DEVICES]
     rules += [{"allow": True, "type": "c", "major": 136, "access": "rwm"}]
     rules += [{"allow": True, "type": kind, "access": "m"} for kind in "cb"]
+    rules += [_rule(text) for text in (*(node.rule for node in inputs.devices), *limits.device_rules)]
     table: dict[str, dict[str, Any]] = {
         "memory": {
             "limit": limits.memory_bytes,
@@ -212,13 +230,46 @@ def _resources(limits: Limits, privileged: bool) -> dict[str, Any]:
             "mems": limits.cpuset_mems,
         },
         "pids": {"limit": limits.pids_limit if limits.pids_limit and limits.pids_limit > 0 else None},
-        "blockIO": {"weight": limits.blkio_weight},
+        "blockIO": {"weight": limits.blkio_weight, **_rates(limits)},
     }
-    found: dict[str, Any] = {"devices": [{"allow": True, "access": "rwm"}] if privileged else rules}
+    found: dict[str, Any] = {"devices": [{"allow": True, "access": "rwm"}] if spec.privileged else rules}
     for controller, values in table.items():
         given = {k: v for k, v in values.items() if v is not None}
         if given:
             found[controller] = given
+    return found
+
+
+def _rule(text: str) -> dict[str, Any]:
+    """Write a rule of devices.allow, such as ``c 10:229 rwm``.
+
+    Examples
+    --------
+    >>> _rule("c 10:* rw")
+    {'allow': True, 'type': 'c', 'access': 'rw', 'major': 10}
+    """
+    kind, numbers, access = text.split()
+    pairs = zip(("major", "minor"), numbers.split(":"), strict=True)
+    return {"allow": True, "type": kind, "access": access, **{k: int(v) for k, v in pairs if v != "*"}}
+
+
+_RATES = {
+    "weightDevice": ("blkio_weight_device", "weight"),
+    "throttleReadBpsDevice": ("device_read_bps", "rate"),
+    "throttleWriteBpsDevice": ("device_write_bps", "rate"),
+    "throttleReadIOPSDevice": ("device_read_iops", "rate"),
+    "throttleWriteIOPSDevice": ("device_write_iops", "rate"),
+}
+
+
+def _rates(limits: Limits) -> dict[str, Any]:
+    found = {}
+    for name, (field, word) in _RATES.items():
+        devices = []
+        for path, value in getattr(limits, field):
+            number = os.stat(path).st_rdev
+            devices.append({"major": os.major(number), "minor": os.minor(number), word: value})
+        found[name] = devices or None
     return found
 
 

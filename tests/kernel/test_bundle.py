@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import uuid
@@ -63,6 +64,7 @@ OPTIONS: dict[str, str] = {
     "hardened": "--read-only --tmpfs /scratch:size=1m --cap-drop ALL --cap-add NET_BIND_SERVICE "
     "--security-opt no-new-privileges --oom-score-adj 100",
     "more": "--cap-add SYS_ADMIN --cap-add NET_ADMIN --shm-size 1m --sysctl net.ipv4.ip_forward=1",
+    "devices": "--device /dev/null:/dev/mine:rw --device-cgroup-rule 'c 10:200 rw'",
     "mounts": "-v /etc:/theirs:ro -v /etc/hostname:/one-file --tmpfs /t:mode=700",
     "host namespaces": "--network host --ipc host --uts host",
     "unconfined": "--security-opt seccomp=unconfined --security-opt systempaths=unconfined",
@@ -125,7 +127,7 @@ def busybox() -> Any:
 def test_the_kernel_shows_the_same(name: str, tool: str, tmp_path: Path, busybox: Store) -> None:
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed")
-    words = [*OPTIONS[name].split(), "--image", "busybox", "sh", "-c", SHOW]
+    words = [*shlex.split(OPTIONS[name]), "--image", "busybox", "sh", "-c", SHOW]
     spec = parse(words, cwd=os.getcwd(), environ=os.environ, host_cpus=os.cpu_count() or 1).spec
     ours = Run(get_client(), spec, Sink()).execute()
     assert ours.stderr == "" and ours.exit_code == 0
