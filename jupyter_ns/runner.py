@@ -148,6 +148,7 @@ class Run:
         self.container = Container(id=self._id, spec=spec)
         self.container.name = spec.name or made_up_name()
         self.container.make_plan = self._plan
+        self.container.make_inputs = self.plan_inputs
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
         self.transfer_error: TransferError | None = None

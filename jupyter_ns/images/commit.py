@@ -28,6 +28,7 @@ def commit(
     author: str = "",
     message: str = "",
     created_by: str = "",
+    first_ids: tuple[int, int] = (0, 0),
 ) -> Image:
     """Put an overlay's upper directory on an image.
 
@@ -45,6 +46,8 @@ def commit(
         How to run it; by default as `base`.
     author, message, created_by : str
         For the history.
+    first_ids : tuple of int
+        What user 0 and group 0 of the container are outside.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def commit(
     with store.adding(), store.scratch() as scratch:
         path = os.path.join(scratch, "blob")
         with open(path, "wb") as out:
-            pack_layer(upper, out)
+            pack_layer(upper, out, first_ids)
         with open(path, "rb") as raw:
             diff_id, digest, _ = store.add_layer(raw, below=[one.diff_id for one in base.layers])
         size = os.path.getsize(path)

@@ -33,7 +33,8 @@ _KINDS = {
 class _Writer:
     """Puts files into an archive: links once, times exactly, attributes but overlayfs's own."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
+        self._first_ids = first_ids
         self._tar = tarfile.open(  # noqa: SIM115 (closed by `close`)
             fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20, errors="surrogateescape"
         )
@@ -49,6 +50,7 @@ class _Writer:
             return
         entry = tarfile.TarInfo(name)
         entry.type, entry.mode, entry.uid, entry.gid = kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+        entry.uid, entry.gid = max(0, entry.uid - self._first_ids[0]), max(0, entry.gid - self._first_ids[1])
         seconds, rest = divmod(info.st_mtime_ns, 1_000_000_000)
         entry.mtime = seconds
         headers = {"mtime": f"{seconds}.{rest:09}"} if rest else {}
@@ -90,7 +92,7 @@ class _Closing:
         os.close(self._fd)
 
 
-def pack_layer(directory: str, out: BinaryIO) -> None:
+def pack_layer(directory: str, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
     """Write an overlay's upper directory as a layer's archive.
 
     Parameters
@@ -99,13 +101,15 @@ def pack_layer(directory: str, out: BinaryIO) -> None:
         The upper directory. A container wrote it: no link in it is followed.
     out : binary file
         Where the archive goes; need not be seekable.
+    first_ids : tuple of int
+        What user 0 and group 0 are in the directory; it is subtracted.
 
     Raises
     ------
     ImageError
         If a directory was renamed in a way that an archive cannot say (overlayfs's ``redirect_dir``).
     """
-    writer = _Writer(out)
+    writer = _Writer(out, first_ids)
     root = os.open(directory, _DIRECTORY)
     try:
         _pack_directory(writer, root, "")
