@@ -256,7 +256,8 @@ PACKAGE = Path(core.__file__).parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(["spec", "units", "namespaces", "errors", "wording", "usage"]),
     frozenset(["host"]),
-    frozenset(["plan", "security", "container"]),
+    frozenset(["plan", "security", "container", "images"]),
+    frozenset(["interchange"]),
     frozenset(["core"]),
     frozenset(["cgroups"]),
     frozenset(["transfer", "unpicklable", "values", "doctor"]),
