@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ImageError, UnsupportedError, UsageError
 from ..spec import ContainerSpec
+from . import elsewhere
 from .base import BUSYBOX, HOST, OFFLINE, make_busybox
 from .merged import Stack
 from .reference import Reference, parse_reference
@@ -72,9 +73,13 @@ def prepare(spec: ContainerSpec, say: Say) -> Prepared:
             "held": [store.record_path(image.id)],
         }
     if any(m.type == "volume" for m in spec.mounts):
-        from .volumes import bind_volumes
+        from .volumes import Bound, bind_volumes
 
-        made = bind_volumes(Store(), spec, Stack(lower) if lower else None)
+        if elsewhere.needed():
+            fields, held, anonymous = elsewhere.call("volumes", spec.to_dict(), lower)
+            made = Bound(ContainerSpec.from_dict(fields), tuple(held), tuple(anonymous))
+        else:
+            made = bind_volumes(Store(), spec, Stack(lower) if lower else None)
         spec = made.spec
         request["held"] = [*request.get("held", []), *made.held]
         if made.anonymous:
@@ -179,10 +184,14 @@ def obtain(store: Store, name: str, *, pull: str = "missing", platform: str = ""
         try:
             return store.find(name)
         except ImageError as e:
+            if elsewhere.needed():
+                return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
             if str(parse_reference(name)) == BUSYBOX:
                 return make_busybox(store)
             if pull == "never":
                 raise ImageError(f"{e}, and --pull never keeps it from being pulled. {OFFLINE}") from None
+    if elsewhere.needed():
+        return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
     reference = parse_reference(name)
     say(f"Unable to find image '{reference.short}' locally" if pull != "always" else f"Pulling {reference.short}")
     return pull_image(store, reference, platform=platform, say=say)
@@ -208,6 +217,9 @@ def remove_anonymous(names: list[str]) -> None:
     """Remove the volumes that were made for one container, which has ended."""
     from .volumes import remove
 
+    if elsewhere.needed():
+        elsewhere.call("remove_anonymous", names)
+        return
     store = Store()
     for name in names:
         with contextlib.suppress(ImageError):  # the engine still has it, or somebody else removed it

@@ -79,10 +79,13 @@ class Unpacked:
         Of its regular files, hard links counted once: what Docker calls its size.
     entries : int
         How many there are.
+    squashed : int
+        How many became root's, for their owners are not to be had: only one user ID is mapped here.
     """
 
     data_bytes: int = 0
     entries: int = 0
+    squashed: int = 0
 
 
 def unpack(stream: LayerStream, directory: str, below: Stack, bounds: Bounds = DEFAULT_BOUNDS) -> Unpacked:
@@ -144,6 +147,7 @@ class _Unpacker:
         self._hidden: set[tuple[str, ...]] = set()
         self._since_check = 0
         self._root_user = os.geteuid() == 0
+        self._one_id = self._root_user and one_id()
 
     def run(self) -> Unpacked:
         tar = tarfile.TarFile(
@@ -438,6 +442,9 @@ class _Unpacker:
         except OSError as e:
             if e.errno not in (errno.EINVAL, errno.EPERM, errno.EOVERFLOW):
                 raise
+            if self._one_id:
+                self._done.squashed += 1
+                return
             raise ImageError(
                 f"{entry.name!r} belongs to {entry.uid}:{entry.gid}, which is not to be had here: "
                 "give this user a range in /etc/subuid and /etc/subgid, and install uidmap"
@@ -453,6 +460,12 @@ class _Unpacker:
             os.utime(fd, ns=(mtime_ns, mtime_ns))
         finally:
             os.close(fd)
+
+
+def one_id() -> bool:
+    """Whether this user namespace maps a single user ID: uid_map in user_namespaces(7)."""
+    with open("/proc/self/uid_map") as f:
+        return sum(int(line.split()[2]) for line in f) == 1
 
 
 def safe_path(name: str) -> tuple[str, ...]:

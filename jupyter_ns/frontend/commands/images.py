@@ -18,6 +18,7 @@ from ...errors import ImageError, UsageError
 from ...images import archive
 from ...images.base import BUSYBOX, HOST, OFFLINE, make_busybox
 from ...images.commit import apply_changes
+from ...images.elsewhere import KEEPER
 from ...images.look import layers_of, origin, tree_text
 from ...images.pull import Progress, pull, push
 from ...images.reference import DEFAULT_REGISTRY, Reference, parse_reference
@@ -288,7 +289,7 @@ def run_tag(_console: Console, given: Parsed) -> None:
 def run_rmi(console: Console, given: Parsed) -> None:
     """Remove images, or names of them."""
     store = Store()
-    get_client().sync()  # what is parked holds its image
+    let_go()
     failures = []
     for text in given.arguments:
         try:
@@ -298,6 +299,12 @@ def run_rmi(console: Console, given: Parsed) -> None:
             failures.append(str(e))
     if failures:
         raise ImageError("; ".join(failures))
+
+
+def let_go() -> None:
+    """Have this notebook's engine drop the containers that it only holds ready: they hold images and volumes."""
+    if KEEPER not in os.environ:
+        get_client().sync()
 
 
 def remove_image(store: Store, text: str, *, force: bool) -> list[str]:
@@ -342,7 +349,7 @@ def run_prune(console: Console, given: Parsed) -> None:
 
 def prune_images(store: Store, *, everything: bool) -> tuple[list[str], int]:
     """Remove images that nobody uses; return what Docker prints, and the bytes that were freed."""
-    get_client().sync()
+    let_go()
     lines = []
     for image in store.images():
         names = store.names_of(image.id)

@@ -16,7 +16,7 @@ from ...images.volumes import Volume
 from ...units import format_bytes, format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
-from .images import image_rows, print_json, prune_images, show
+from .images import image_rows, let_go, print_json, prune_images, show
 from .templates import render
 from .text import tabulate
 
@@ -70,7 +70,7 @@ def run_inspect(console: Console, given: Parsed) -> None:
 def run_remove(console: Console, given: Parsed) -> None:
     """Remove volumes."""
     store = Store()
-    get_client().sync()  # what is parked holds its volumes
+    let_go()
     failures = []
     for name in given.arguments:
         try:
@@ -93,7 +93,7 @@ def run_prune(console: Console, given: Parsed) -> None:
 
 def prune_volumes(store: Store, *, everything: bool) -> tuple[list[str], int]:
     """Remove volumes that no container has; return their names and the bytes that were freed."""
-    get_client().sync()
+    let_go()
     names, freed = [], 0
     for volume in volumes.volumes(store):
         if volume.anonymous or everything:

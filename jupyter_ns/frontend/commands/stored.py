@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from ...errors import UsageError
+from ...images import elsewhere
 from .console import Console
 from .grammar import Command, parse
-from .images import IMAGES
+from .images import IMAGES, let_go
 from .storage import STORAGE
 
 STORED: dict[str, Command] = {command.name: command for command in (*IMAGES, *STORAGE)}
+_BY_ANYBODY = frozenset(
+    f"{group}{name}"
+    for group, listed in (
+        ("", "images tag save push login logout info"),
+        ("image ", "ls list inspect tag save push"),
+        ("volume ", "ls create inspect"),
+        ("system ", "info"),
+    )
+    for name in listed.split()
+)
+"""What needs no privilege over files of other owners."""
 GROUPS = frozenset(name.split()[0] for name in STORED if " " in name)
 """First words of names of two: ``image``, ``volume``, ``system``."""
 
@@ -38,6 +50,9 @@ def dispatch(console: Console, words: list[str]) -> bool:
     given = parse(command, rest)
     if given.help:
         console.line(command.help_text())
+    elif elsewhere.needed() and command.name not in _BY_ANYBODY:
+        let_go()
+        elsewhere.call("command", words, console.cell, say=console.line)
     else:
         command.run(console, given)
     return True
