@@ -7,6 +7,9 @@ for a disk, ``lab`` for a cgroup that was made before.
 from __future__ import annotations
 
 EXAMPLES: dict[str, str] = {
+    "--image": "--image busybox ls /",
+    "--pull": "--pull never --image busybox ls /",
+    "--platform": "--platform linux/arm64 --image host true",
     "--memory": "--memory 64m sh -c 'cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes'",
     "--memory-swap": "--memory 64m --memory-swap 64m true",
     "--memory-reservation": "--memory 64m --memory-reservation 32m true",

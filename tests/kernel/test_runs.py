@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -133,6 +134,11 @@ def test_a_directory_of_path_that_may_not_be_searched_has_no_programs(tmp_path: 
     assert run("true", env="PATH=/srv/closed:/usr/bin", **options).exit_code == 0
 
 
+DEFAULT_ACTION = shlex.join(
+    (*PYTHON, "import signal, time; signal.signal(2, signal.SIG_DFL); print('ready', flush=True); time.sleep(30)")
+)
+
+
 class Interrupter(Sink):
     """Interrupts a container once it has said that it is ready, and as often again as it says so."""
 
@@ -150,7 +156,7 @@ class Interrupter(Sink):
     [
         ("trap '' INT; echo ready; sleep 0.6; echo done", 0, "ready\ndone\n"),
         ("trap '' INT; echo ready; sleep 0.6; echo ready; sleep 30", 137, "ready\nready\n"),
-        ("echo ready; exec sleep 30", 137, "ready\n"),
+        (f"exec {DEFAULT_ACTION}", 137, "ready\n"),
     ],
 )
 def test_a_program_that_ignores_the_first_interrupt_goes_on(script: str, exit_code: int, stdout: str) -> None:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import ImageError, UsageError
+from ...images.store import Store
 from ...lifecycle import ask
 from ...spec import ContainerSpec, Mount
 from .console import Console
 from .grammar import Command, Flag, Parsed
+from .images import image_json
 from .templates import compile_template, to_json
 from .text import rfc3339
 
@@ -187,13 +189,30 @@ def _network(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
     }
 
 
+def _described(of: str, kind: str) -> dict[str, Any]:
+    """Describe a container, or the image of that name where there is no container."""
+    if kind != "image":
+        try:
+            return docker_json(ask("inspect", of=of))
+        except UsageError:
+            if kind:
+                raise
+    store = Store()
+    try:
+        return image_json(store, store.find(of))
+    except ImageError:
+        if kind:
+            raise
+        raise UsageError(f"No such object: {of}") from None
+
+
 def run_inspect(console: Console, given: Parsed) -> None:
     """Print everything about containers as JSON, or what a template takes of it."""
-    kind = given.get("type", "container")
-    if kind != "container":
-        raise UsageError(f"docker inspect --type {kind}: expected container")
+    kind = given.get("type", "")
+    if kind not in ("", "container", "image"):
+        raise UsageError(f"docker inspect --type {kind}: expected container or image")
     form = given.get("format", "")
-    found = [docker_json(ask("inspect", of=of)) for of in given.arguments]
+    found = [_described(of, kind) for of in given.arguments]
     if form == "json":
         console.line(to_json(found))
     elif form:
