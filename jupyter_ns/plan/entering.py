@@ -11,7 +11,7 @@ from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
 from .build import MNT_DETACH, PlanInputs, _Build, _kinds
-from .finish import PR_SET_PDEATHSIG, SIGKILL, finish_steps
+from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
 from .steps import Op, Plan, Step
 
 PR_SET_DUMPABLE = 4
@@ -63,8 +63,8 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
     if others:
         yield Step(Op.SETNS, (target, others), why="all its other namespaces")
     if "user" in kinds:
-        yield Step(Op.SETRESGID, (0,), why="root of its user namespace")
-        yield Step(Op.SETRESUID, (0,), why="root of its user namespace")
+        # Of the host's root, no group may stay; a user cannot give up any (user_namespaces(7)).
+        yield from (s for s in become_root() if s.op is not Op.SETGROUPS or not facts.rootless)
 
 
 def _session(spec: ContainerSpec) -> Iterator[Step]:

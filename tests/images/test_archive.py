@@ -47,7 +47,7 @@ def tool(*words: str | Path) -> str:
 @pytest.fixture
 def podman() -> Iterator[Callable[..., str]]:
     """Give podman a store of its own."""
-    tmp_path = Path(tempfile.mkdtemp(prefix="jns-"))  # podman wants a short path
+    tmp_path = Path(tempfile.mkdtemp(prefix="jns-", dir="/tmp"))  # podman wants a short path
     base = ["--root", tmp_path / "podman", "--runroot", tmp_path / "run", "--storage-driver", "overlay"]
     yield lambda *words: tool("podman", *base, *words)
     subprocess.run(["podman", *map(str, base), "unmount", "--all"], capture_output=True, check=False)
