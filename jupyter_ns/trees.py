@@ -16,7 +16,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 PIECE = 256 * 1024
@@ -47,7 +47,7 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
     return fd
 
 
-def read_tree(directory: int, name: str, as_name: str, *, depth: int = 0) -> Iterator[Entry]:
+def read_tree(directory: int, name: str, as_name: str, *, depth: int = 0) -> Generator[Entry, None, None]:
     """Read one entry of a directory, and what is below it.
 
     Parameters

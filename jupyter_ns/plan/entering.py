@@ -91,6 +91,8 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
         raise UnsupportedError("start: a container without a mount namespace keeps nothing to start again from")
     if "user" in kinds:
         raise UnsupportedError("start: a container with a user namespace of its own cannot be started again")
+    if facts.mknod_error:  # the host's own devices are out of reach from inside
+        raise UnsupportedError(f"start: /dev cannot be made anew here: {facts.mknod_error}")
     for mount in spec.mounts:
         if any(is_below(mount.destination, path) for path in RENEWED):
             raise UnsupportedError(f"start: {mount.option}: what was mounted below {mount.destination} would be lost")
