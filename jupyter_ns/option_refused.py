@@ -8,7 +8,7 @@ _NETWORK = "it needs a network between containers, which this version does not b
 _DEVICE_IO = "block I/O limits are not set in this version"
 _DEVICE = "devices other than /dev/{null,zero,full,random,urandom,tty} are not given to containers"
 _TERMINAL = "a cell is no terminal that could be attached and detached"
-_HEALTH = "health checks are not supported in this version"
+_HEALTH = "there is no health check but the one of --health-cmd"
 _IMAGE = "images are not supported in this version; the root file system is the host's, copy-on-write"
 _LOG = "the output goes to the notebook; log drivers are not supported"
 _WINDOWS = "it is for Windows containers only"
@@ -40,14 +40,6 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     _DEVICE: (("--device",), ("--device-cgroup-rule",), ("--gpus",)),
     _TERMINAL: (("--detach-keys",), ("-a", "--attach")),
-    _HEALTH: (
-        ("--health-cmd",),
-        ("--health-interval",),
-        ("--health-retries",),
-        ("--health-start-interval",),
-        ("--health-start-period",),
-        ("--health-timeout",),
-    ),
     _IMAGE: (("--image",), ("--platform",), ("--pull",), ("--storage-opt",)),
     _LOG: (("--log-driver",), ("--log-opt",)),
     _WINDOWS: (

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..spec import Limits
 from ..units import format_bytes
 from ..usage import SAMPLE_FIELDS
+from . import health
 from .protocol import Kind
 from .registry import ALIVE, Record, Registry
 
@@ -60,6 +61,7 @@ def _row(record: Record) -> dict[str, Any]:
         "network": record.spec.network,
         "mounts": [m.source or m.destination for m in record.spec.mounts],
         "pid": process.pid if record.alive else 0,
+        **health.describe(record),
     }
 
 
