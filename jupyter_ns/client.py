@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -180,6 +181,29 @@ class EngineClient:
             self.wait(lambda: bool(answers))
         finally:
             self.unsubscribe("sync")
+
+    def ask(self, kind: Kind, payload: Any) -> Any:
+        """Send a request and wait for its answer.
+
+        Raises
+        ------
+        UsageError, UnsupportedError
+            As the engine says.
+        EngineError
+            If the engine is gone.
+        """
+        answers: list[tuple[Kind, Any]] = []
+        asker = uuid.uuid4().hex
+        self.subscribe(asker, lambda kind, payload: answers.append((kind, payload)))
+        try:
+            self.send(kind, asker, payload)
+            self.wait(lambda: bool(answers))
+        finally:
+            self.unsubscribe(asker)
+        how, answer = answers[0]
+        if how is Kind.ERROR:
+            raise from_dict(answer)
+        return answer
 
     def send_channel(self, container: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Send a message over a container's channel, in frames of bounded size."""

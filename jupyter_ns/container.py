@@ -22,6 +22,13 @@ class Change(NamedTuple):
     path: str
 
 
+class OOMLimit(NamedTuple):
+    """Whose memory limit a container ran into: a group's name, or a cgroup's path."""
+
+    name: str
+    limit_bytes: int
+
+
 @dataclass(slots=True, repr=False)
 class Container:
     """One container, while it runs and afterwards.
@@ -56,6 +63,8 @@ class Container:
         Requested and effective, with the kernel file each was written to.
     timings : list of float
         Seconds each step of the plan took.
+    oom_limit : OOMLimit or None
+        The memory limit that was hit, where it is that of a cgroup above the container's own.
     weakened : list of str
         Every guarantee that this host could not give, and why.
     """
@@ -83,6 +92,7 @@ class Container:
     timings: list[float] = field(default_factory=list)
     weakened: list[str] = field(default_factory=list)
     changes_truncated: bool = False
+    oom_limit: OOMLimit | None = None
     make_plan: Callable[[], Plan] | None = field(default=None, repr=False)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,6 +34,9 @@ PSEUDO_FILESYSTEMS = frozenset(
 )
 # The container has these for itself, so nothing that the host mounted below them is taken over.
 OWN_DIRECTORIES = ("/proc", "/sys", "/dev", "/tmp")
+ID_COUNT = 65536
+DEFAULT_FIRST_ID = 0x6FFF0000
+"""The last 65536 of the IDs that systemd leaves to containers (0x80000 to 0x6FFFFFFF): uid-gid(7), "UIDs and GIDs"."""
 
 
 class MountEntry(NamedTuple):
@@ -46,6 +50,7 @@ class MountEntry(NamedTuple):
     options: str
     fstype: str
     source: str
+    super_options: str = ""
 
     @property
     def readonly(self) -> bool:
@@ -101,6 +106,8 @@ class HostFacts:
         The notebook user's IDs, outside.
     id_ranges : bool
         More than one ID is mapped in the engine's user namespace (newuidmap(1)).
+    private_ids : tuple of int
+        For ``--userns private`` as root: first user ID and group ID outside, and how many of each.
     namespaces : dict of str to str
         Kind to reason why it cannot be made; empty reason: it can.
     overlay_error, mknod_error, proc_error, sysfs_error, seccomp_error, setattr_error : str
@@ -125,6 +132,7 @@ class HostFacts:
     uid: int = 0
     gid: int = 0
     id_ranges: bool = True
+    private_ids: tuple[int, int, int] = (DEFAULT_FIRST_ID, DEFAULT_FIRST_ID, ID_COUNT)
     cpus: int = 1
     last_cap: int = 40
     namespaces: dict[str, str] = field(default_factory=dict)
@@ -156,8 +164,9 @@ class HostFacts:
         d["root_entries"] = tuple(RootEntry(*e) for e in d.get("root_entries", ()))
         for key in ("masked", "readonly_paths", "cgroup_mounts"):
             d[key] = tuple(tuple(p) for p in d.get(key, ()))
-        for key in ("staging", "weakened"):
-            d[key] = tuple(d.get(key, ()))
+        for key in ("staging", "weakened", "private_ids"):
+            if key in d:
+                d[key] = tuple(d[key])
         return cls(**d)
 
 
@@ -173,18 +182,13 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
     for line in text.splitlines():
         left, _, right = line.partition(" - ")
         f, r = left.split(" "), right.split(" ")
-        entries.append(
-            MountEntry(int(f[0]), int(f[1]), f[2], _unescape(f[3]), _unescape(f[4]), f[5], r[0], _unescape(r[1]))
-        )
+        root, path, source = map(_unescape, (f[3], f[4], r[1]))
+        entries.append(MountEntry(int(f[0]), int(f[1]), f[2], root, path, f[5], r[0], source, " ".join(r[2:])))
     return entries
 
 
 def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    for code, char in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        text = text.replace(code, char)
-    return text
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), text)
 
 
 def is_below(path: str, directory: str) -> bool:

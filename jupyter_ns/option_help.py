@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from .errors import UsageError
+from .option_examples import EXAMPLES
 from .option_scan import BY_FLAG, OPTIONS, scan
 from .option_types import Option
 
@@ -127,7 +128,7 @@ def reference() -> str:
     Returns
     -------
     str
-        A table per group, with OCI paths, kernel files and documentation; then the refused options.
+        A table per group, with OCI paths, kernel files, documentation and an example; then the refused options.
     """
     lines: list[str] = []
     for group, options in _groups():
@@ -135,7 +136,7 @@ def reference() -> str:
         head = ["Option", "Unit", "Default", "Does", "OCI path"]
         head += ["cgroup v1", "cgroup v2"] if kernel else []
         rows = [_reference_row(option, kernel=kernel) for option in options]
-        lines += [f"## {group}", "", *_table([*head, "Documentation"], rows), ""]
+        lines += [f"## {group}", "", *_table([*head, "Documentation", "Example"], rows), ""]
     refused = [[_code(", ".join(option.flags)), option.refuse] for option in _REFUSED]
     lines += ["## Refused", "", *_table(["Option", "Why"], refused)]
     return "\n".join(lines) + "\n"
@@ -145,7 +146,7 @@ def _reference_row(option: Option, *, kernel: bool) -> list[str]:
     does = option.help + (" (repeatable)" if option.repeatable else "")
     row = [_code(_usage(option)), option.unit, option.default, does, _code(option.oci)]
     row += [_code(option.v1), _code(option.v2)] if kernel else []
-    return [*row, option.documentation]
+    return [*row, option.documentation, _code(f"%%container {EXAMPLES[option.name]}")]
 
 
 def _code(text: str) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from .option_types import Option
 
 _NETWORK = "it needs a network between containers, which this version does not build; use --network host"
-_DEVICE_IO = "block I/O limits are not set in this version"
-_DEVICE = "devices other than /dev/{null,zero,full,random,urandom,tty} are not given to containers"
+_GPU = "GPUs need their vendor's libraries and devices as one; give the devices with --device"
 _TERMINAL = "a cell is no terminal that could be attached and detached"
 _HEALTH = "there is no health check but the one of --health-cmd"
 _IMAGE = "images are not supported in this version; the root file system is the host's, copy-on-write"
@@ -30,15 +29,7 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--dns-option", "--dns-opt"),
         ("--add-host",),
     ),
-    _DEVICE_IO: (
-        ("--blkio-weight",),
-        ("--blkio-weight-device",),
-        ("--device-read-bps",),
-        ("--device-write-bps",),
-        ("--device-read-iops",),
-        ("--device-write-iops",),
-    ),
-    _DEVICE: (("--device",), ("--device-cgroup-rule",), ("--gpus",)),
+    _GPU: (("--gpus",),),
     _TERMINAL: (("--detach-keys",), ("-a", "--attach")),
     _IMAGE: (("--image",), ("--platform",), ("--pull",), ("--storage-opt",)),
     _LOG: (("--log-driver",), ("--log-opt",)),
@@ -51,8 +42,8 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     _EMULATE: (("--net-rate",), ("--net-delay",), ("--net-loss",)),
     _RECORD: (("--record",), ("--seed",)),
-    "its cgroup is made beside the kernel's own, so that it goes when the kernel goes": (("--cgroup-parent",),),
-    "real-time scheduling of cgroups is not set in this version": (
+    "real-time time of a cgroup (cpu.rt_runtime_us) exists on version 1 with CONFIG_RT_GROUP_SCHED only, "
+    "and is taken from the host's own": (
         ("--cpu-rt-period",),
         ("--cpu-rt-runtime",),
     ),

@@ -9,7 +9,7 @@ import re
 
 from . import units
 from .option_types import Context, Option, boolean, integer, plain
-from .spec import Ulimit
+from .spec import CGROUP_NAME, Ulimit
 
 MEMORY_MIN_BYTES = 6 * 1024 * 1024
 """Docker's least memory limit: below it, the runtime's own start does not fit."""
@@ -74,6 +74,13 @@ def _cpuset_cpus(text: str, context: Context) -> str | None:
 
 def _cpuset_mems(text: str) -> str | None:
     return units.format_cpu_list(units.parse_cpu_list(text)) if text else None
+
+
+def _cgroup_parent(text: str) -> str:
+    name = text.strip("/")
+    if text and not CGROUP_NAME.fullmatch(name):
+        raise ValueError("expected a name that `%cgroup create` takes: letters, digits, '_' and '-'")
+    return name
 
 
 def _ulimit(text: str) -> tuple[Ulimit, ...]:
@@ -253,6 +260,16 @@ RESOURCES: tuple[Option, ...] = (
         v1="pids.max",
         v2="pids.max",
         documentation="admin-guide/cgroup-v2.rst, pids.max",
+    ),
+    Option(
+        flags=("--cgroup-parent",),
+        help="Run below a cgroup that `%cgroup create NAME` made, whose limits bind too",
+        group="Processes",
+        sets="spec.cgroup_parent",
+        parse=plain(_cgroup_parent),
+        metavar="NAME",
+        oci="linux.cgroupsPath",
+        documentation="cgroups(7)",
     ),
     Option(
         flags=("--ulimit",),

@@ -21,8 +21,9 @@ from typing import Any
 
 from . import namespaces
 from .client import EngineClient
-from .container import Change, Container
+from .container import Change, Container, OOMLimit
 from .errors import EngineError, TransferError, from_dict
+from .host import HostFacts
 from .namespaces import NamespaceID
 from .plan import Plan, PlanInputs
 from .runtime import channel
@@ -144,6 +145,7 @@ class Run:
         self.container.name = spec.name or made_up_name()
         self.container.make_plan = self._plan
         self.outputs: dict[str, Any] = {}
+        self._own_facts: HostFacts | None = None
         self.transfer_error: TransferError | None = None
         self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
         self._streams = {1: _Text("stdout"), 2: _Text("stderr")}
@@ -233,17 +235,21 @@ class Run:
             if not self._ended:
                 self._client.send(Kind.FORKED, self._id, code if code >= 0 else 128 - code)
 
+    @property
+    def _facts(self) -> HostFacts:
+        return self._own_facts or self._client.facts
+
     def _plan_inputs(self) -> PlanInputs:
         from .runtime.inputs import resolve_inputs
 
         c = self.container
-        return resolve_inputs(c.id, c.spec, self._client.facts, self._request)
+        return resolve_inputs(c.id, c.spec, self._facts, self._request)
 
     def _plan(self) -> Plan:
         """Compile the plan once more: it is a pure function of what both sides know."""
         from .plan import build_plan
 
-        return build_plan(self.container.spec, self._client.facts, self._plan_inputs())
+        return build_plan(self.container.spec, self._facts, self._plan_inputs())
 
     @staticmethod
     def _pack(cell: Cell) -> list[bytes | memoryview]:
@@ -331,6 +337,8 @@ class Run:
             kind: NamespaceID(own, payload["namespaces"].get(kind, own))
             for kind, own in self._kernel_namespaces.items()
         }
+        if "facts" in payload:  # some are found out only when a container needs them
+            self._own_facts = HostFacts.from_dict(payload["facts"])
         self._sink.on_started(c)
         if self.enter is not None:
             self._forked = self.enter(c, payload["cgroup_join"], self._plan_inputs())
@@ -354,6 +362,8 @@ class Run:
         c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))
+        c.usage.note_limits()
+        c.oom_limit = OOMLimit(*payload["oom_limit"]) if payload["oom_limit"] else None
         c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
         c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
         self._ended = True

@@ -6,8 +6,12 @@ stream as a map (`to_dict`, `from_dict`), and is compiled to a plan (`jupyter_ns
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
+
+CGROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+"""What a cgroup of ours may be called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,14 @@ class Limits:
     pids_limit: int | None = None
     """Tasks; None or <= 0 is unlimited."""
     blkio_weight: int | None = None
+    blkio_weight_device: tuple[tuple[str, int], ...] = ()
+    """Pairs of a block device's path and its weight, as all four below have rates."""
+    device_read_bps: tuple[tuple[str, int], ...] = ()
+    device_write_bps: tuple[tuple[str, int], ...] = ()
+    device_read_iops: tuple[tuple[str, int], ...] = ()
+    device_write_iops: tuple[tuple[str, int], ...] = ()
+    device_rules: tuple[str, ...] = ()
+    """Devices that may be used beside the usual ones: ``c 10:229 rwm``, as devices.allow has it."""
 
     @property
     def cpu_bandwidth_us(self) -> tuple[int, int] | None:
@@ -57,7 +69,7 @@ class LimitRecord(NamedTuple):
     effective : str
         What the kernel read back.
     file : str
-        The kernel file it was written to; ``"rlimit"`` for a substitute.
+        The kernel file it was written to; ``"watched"`` where the engine looks and kills.
     """
 
     name: str
@@ -81,6 +93,16 @@ class Mount:
     """tmpfs: per-mount flags, such as ``("noexec", "nosuid", "nodev")``."""
     option: str = ""
     """As the user wrote it, for error messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device of the host's, or a directory of them, that a container may use."""
+
+    source: str
+    destination: str
+    permissions: str = "rwm"
+    """Of ``r`` (read), ``w`` (write) and ``m`` (mknod)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +160,9 @@ class ContainerSpec:
     """From ``--without`` and from ``--pid host``, ``--ipc host``, ``--uts host``, ``--cgroupns host``."""
     limits: Limits = field(default_factory=Limits)
     ulimits: tuple[Ulimit, ...] = ()
+    devices: tuple[Device, ...] = ()
+    cgroup_parent: str = ""
+    """A cgroup that ``%cgroup create`` made; its limits bind this container too."""
     oom_score_adj: int = 0
     mounts: tuple[Mount, ...] = ()
     readonly: bool = False
@@ -181,11 +206,13 @@ class ContainerSpec:
         """
         d = {k: _tuples(v) for k, v in data.items()}
         if "limits" in d:
-            d["limits"] = Limits(**data["limits"])
+            d["limits"] = Limits(**{k: _tuples(v) for k, v in data["limits"].items()})
         if "mounts" in d:
             d["mounts"] = tuple(Mount(**{k: _tuples(v) for k, v in m.items()}) for m in data["mounts"])
         if "ulimits" in d:
             d["ulimits"] = tuple(Ulimit(**u) for u in data["ulimits"])
+        if "devices" in d:
+            d["devices"] = tuple(Device(**one) for one in data["devices"])
         return cls(**d)
 
 

@@ -20,11 +20,23 @@ SAMPLE_FIELDS = (
     "pids",
     "read_bytes",
     "write_bytes",
+    "read_operations",
+    "write_operations",
+    "received_bytes",
+    "sent_bytes",
+    "cpu_pressure_s",
+    "memory_pressure_s",
+    "io_pressure_s",
+    "memory_limit_hits",
+    "pids_limit_hits",
+    "oom_kills",
 )
 """Fields of a sample, in order; the suffix is the unit.
 
 ``time_s`` counts from the container's start. Memory, cache, swap and pids are the amounts at that
-moment; all others are counters that only grow. None: this host does not say.
+moment; all others are counters that only grow. Received and sent are those of its own network, pressure is
+the time that some task waited for the resource (PSI), a limit is hit when the kernel has to make room in
+memory or refuse a fork. None: this host does not say.
 """
 
 GAUGES = frozenset({"memory_bytes", "cache_bytes", "swap_bytes", "pids"})
@@ -36,6 +48,14 @@ Sample = Mapping[str, Value] | Sequence[Value]
 _TIME = SAMPLE_FIELDS.index("time_s")
 _CPU = SAMPLE_FIELDS.index("cpu_s")
 _THROTTLED = SAMPLE_FIELDS.index("throttled_s")
+CUMULATIVE = tuple(i for i, name in enumerate(SAMPLE_FIELDS) if name not in GAUGES and name != "time_s")
+"""Where in a sample counters stand."""
+
+_LIMITS = {
+    "throttled_periods": "throttle",
+    "memory_limit_hits": "memory limit hit",
+    "pids_limit_hits": "task limit hit",
+}
 _IS_GAUGE = tuple(name in GAUGES for name in SAMPLE_FIELDS)
 
 
@@ -203,6 +223,32 @@ class Usage:
                 start = spans.pop()[0]
             spans.append((start, end))
         return spans
+
+    def rises(self, field: str) -> list[tuple[float, Value]]:
+        """Return when a counter rose, and by how much: seconds since the start, amount since the sample before.
+
+        Raises
+        ------
+        ValueError
+            If there is no such field.
+        """
+        found: list[tuple[float, Value]] = []
+        last: Value = 0
+        for time, value in zip(self.column("time_s"), self.column(field), strict=True):
+            if value is not None and time is not None:
+                if value > (last or 0):
+                    found.append((time, value - (last or 0)))
+                last = value
+        return found
+
+    def note_limits(self) -> None:
+        """Add an event for each limit that was hit: when first, and how often."""
+        for field, what in _LIMITS.items():
+            rises = self.rises(field)
+            if rises:
+                times = sum(amount or 0 for _, amount in rises)
+                self.events.append((rises[0][0], f"{what} ({times}×)"))
+        self.events.sort(key=lambda event: event[0])
 
     @property
     def oom_times(self) -> list[float]:

@@ -13,7 +13,7 @@ import pytest
 from jupyter_ns.cgroups.facts import CgroupFacts
 from jupyter_ns.cgroups.processes import start_time
 from jupyter_ns.client import EngineClient, close_client, get_client
-from jupyter_ns.errors import ContainerError
+from jupyter_ns.errors import ContainerError, UnsupportedError
 from jupyter_ns.host import HostFacts
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.protocol import Kind
@@ -40,12 +40,19 @@ def missing(facts: HostFacts, ability: str) -> str:
         return "" if cgroup.base(name) else cgroup.unavailable.get(name, "no such controller")
     if kind == "namespace":
         return facts.namespaces.get(name, "")
+    if ability == "private":
+        try:
+            Run(get_client(), ContainerSpec(argv=("true",), workdir="/", userns="private"), Sink()).execute()
+        except UnsupportedError as e:
+            return str(e)
+        return ""
     table: dict[str, str] = {
         "root": f"the engine is root in a user namespace only (uid {facts.uid})" if facts.rootless else "",
         "userns": facts.namespaces.get("user", ""),
         "overlay": facts.overlay_error,
         "seccomp": facts.seccomp_error,
         "mount_setattr": facts.setattr_error,
+        "devices": facts.cgroup.get("devices_error", ""),
     }
     return table[ability]
 
@@ -169,8 +176,10 @@ def descriptors(pid: int) -> set[str]:
 
 def state(client: EngineClient, private_tmp: Path) -> dict[str, set[str]]:
     """Return everything that a test could leave behind."""
+    key = engine_key(client.pid)
     return {
-        "cgroups": cgroup_directories(client, engine_key(client.pid)),
+        # Its own directory the engine makes in a hierarchy when it is first asked for a limit there.
+        "cgroups": {d for d in cgroup_directories(client, key) if os.path.basename(d) != key},
         "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
         "interfaces": set(os.listdir("/sys/class/net")),
         "our children": children(os.getpid()),

@@ -16,7 +16,8 @@ from typing import ClassVar
 
 from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
-from . import files
+from . import devices, files
+from .ancestors import Level, read_levels
 from .facts import (
     ACCEPTED,
     BANDWIDTH,
@@ -25,6 +26,8 @@ from .facts import (
     Need,
     Place,
     Setting,
+    UsualDevices,
+    as_typed,
     changed,
     id_set,
     merge,
@@ -56,7 +59,7 @@ class Cgroup(ABC):
         self._fds: dict[str, int] = {}
         self.limits = Limits()
         self._where = {c: place.directory for place in places for c in place.controllers}
-        self._records: dict[tuple[str, str], LimitRecord] = {}
+        self._records: dict[tuple[str, ...], LimitRecord] = {}
         self.notes: list[str] = []
 
     @property
@@ -79,10 +82,25 @@ class Cgroup(ABC):
         """Its directories, one a hierarchy."""
         return tuple(place.directory for place in self._places)
 
+    def place(self, controller: str) -> Place:
+        """Return its directory in the hierarchy of `controller`, made on first use."""
+        if controller not in self._where:
+            self._join(controller)
+        return next(p for p in self._places if controller in p.controllers)
+
     def file(self, controller: str, name: str) -> str | None:
         """Return the path of a kernel file, or None where it does not exist."""
         directory = self._where.get(controller)
         return f"{directory}/{name}" if directory and name in self._facts.files else None
+
+    def levels(self, resource: str) -> list[Level]:
+        """Return its limit of a resource and those of all cgroups above; see `ancestors.read_levels`."""
+        place = next((p for p in self._places if resource in p.controllers), None)
+        return [] if place is None else read_levels(resource, place.directory, place.path, self.version)
+
+    def core_file(self, name: str) -> str | None:
+        """Return the path of a file that version 2 has whatever the controllers are; None if there is none."""
+        return f"{self._places[0].directory}/{name}" if name in self._facts.files else None
 
     def set(self, limits: Limits) -> None:
         """Apply limits, also to a running container; a field that is None stays as it is.
@@ -99,7 +117,7 @@ class Cgroup(ABC):
         wanted = merge(self.limits, limits)
         reasons = missing(limits, self._facts, self.NEEDS)
         if reasons:
-            raise UnsupportedError("; ".join(f"{OPTIONS[n]} {getattr(limits, n)}: {r}" for n, r in reasons.items()))
+            raise UnsupportedError("; ".join(f"{as_typed(limits, n)}: {r}" for n, r in reasons.items()))
         swap_total_bytes(wanted)
         fields = changed(wanted, self.limits)
         settings = self._settings(wanted, fields)
@@ -121,11 +139,20 @@ class Cgroup(ABC):
     def _apply(self, setting: Setting) -> None:
         path = f"{self._where[setting.controller]}/{setting.file}"
         try:
-            effective = files.write_back(path, setting.value).partition("\n")[0]
+            told = files.write_back(path, setting.value).splitlines()
+            effective = next((line for line in told if line.startswith(setting.line)), "")
             if setting.effective_file:
                 effective = files.read(f"{os.path.dirname(path)}/{setting.effective_file}").strip()
         except OSError as e:
-            refused = (errno.EINVAL, errno.ERANGE, errno.EBUSY, errno.ENOSPC, errno.EACCES)
+            refused = (
+                errno.EINVAL,
+                errno.ERANGE,
+                errno.EBUSY,
+                errno.ENOSPC,
+                errno.ENODEV,
+                errno.EOPNOTSUPP,
+                errno.EACCES,
+            )
             # cpuset answers EACCES to what the parent lacks; elsewhere it is about permission.
             if e.errno not in refused or (e.errno == errno.EACCES and setting.controller != "cpuset"):
                 raise
@@ -133,7 +160,7 @@ class Cgroup(ABC):
         if setting.effective_file and setting.requested and id_set(effective) != id_set(setting.requested):
             self._refuse(setting, f"only {effective} took effect")
         record = LimitRecord(setting.field, setting.requested, effective, setting.file)
-        self._records[record.name, record.file] = record
+        self._records[record.name, record.file, setting.line] = record
 
     def _refuse(self, setting: Setting, why: str) -> None:
         accepted = ACCEPTED.get(setting.field, "another value")
@@ -153,6 +180,54 @@ class Cgroup(ABC):
                 files.write(f"{place.directory}/cgroup.procs", str(pid))
             except ProcessLookupError:
                 continue  # it ended meanwhile
+
+    def allow_devices(self, extra: tuple[str, ...], usual: UsualDevices) -> None:
+        """Let the usual devices be used and these, and no other.
+
+        Parameters
+        ----------
+        extra : tuple of str
+            Rules; `devices.ALL` among them takes every restriction away.
+        usual : UsualDevices
+            What has been made ready for who wants no more than the usual ones.
+
+        Raises
+        ------
+        UsageError
+            If a cgroup above does not have one of `extra` to give.
+        OSError
+            As write(2) and bpf(2).
+        """
+        if not extra:
+            self.use_usual_devices(usual)
+        if not extra or devices.ALL in extra:
+            return
+        rules = devices.parse_rules((*devices.DEFAULT, *extra))
+        told, file = self.restrict_devices(rules)
+        refused = [rule.text for rule in devices.parse_rules(extra) if not devices.covered(rule, told)]
+        if refused:
+            raise UsageError(f"{OPTIONS['device_rules']} {refused[0]}: accepted: {ACCEPTED['device_rules']}")
+        self._records["device_rules", file] = LimitRecord("device_rules", ", ".join(extra), ", ".join(told), file)
+
+    @abstractmethod
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Let the usual devices be used and no other.
+
+        Raises
+        ------
+        OSError
+            As bpf(2).
+        """
+
+    @abstractmethod
+    def restrict_devices(self, rules: tuple[devices.Rule, ...]) -> tuple[list[str], str]:
+        """Let these devices be used and no other; return the rules in force, and where they were written.
+
+        Raises
+        ------
+        OSError
+            As write(2), or bpf(2).
+        """
 
     @abstractmethod
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:

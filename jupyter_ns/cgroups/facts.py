@@ -27,9 +27,17 @@ OPTIONS = {
     "cpuset_mems": "--cpuset-mems",
     "pids_limit": "--pids-limit",
     "blkio_weight": "--blkio-weight",
+    "blkio_weight_device": "--blkio-weight-device",
+    "device_read_bps": "--device-read-bps",
+    "device_write_bps": "--device-write-bps",
+    "device_read_iops": "--device-read-iops",
+    "device_write_iops": "--device-write-iops",
+    "device_rules": "--device-cgroup-rule",
 }
 BANDWIDTH = frozenset({"nano_cpus", "cpu_quota_us", "cpu_period_us"})
 """Fields that together make one limit."""
+RATES = ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
+"""Fields of pairs of a disk's path and a rate."""
 
 _BANDWIDTH = "a quota of 1000 µs or more, a period of 1000 to 1000000 µs, together no more than the parent's"
 ACCEPTED = {
@@ -42,7 +50,9 @@ ACCEPTED = {
     "cpuset_cpus": "CPUs that the parent cgroup has",
     "cpuset_mems": "memory nodes that the parent cgroup has",
     "blkio_weight": "10 to 1000",
-}
+    "blkio_weight_device": "a whole disk that the BFQ scheduler serves, and 10 to 1000",
+    "device_rules": "devices that the cgroups above may use",
+} | dict.fromkeys(RATES, "a whole disk, and a rate that is not 0 and fits 63 bits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +93,8 @@ class CgroupFacts:
     moves_engine : bool
         Version 2: the engine must stand in a leaf ``engine`` of the base, because a cgroup that
         holds processes cannot pass its controllers on.
+    devices_error : str
+        Why the use of devices cannot be restricted; empty if it can.
     notes : tuple of str
         What the user should know, such as ambient limits that do not bind.
     """
@@ -93,6 +105,7 @@ class CgroupFacts:
     unavailable: dict[str, str]
     files: frozenset[str] = frozenset()
     moves_engine: bool = False
+    devices_error: str = ""
     notes: tuple[str, ...] = ()
 
     def base(self, controller: str) -> Base | None:
@@ -125,6 +138,7 @@ class CgroupFacts:
             "unavailable": dict(self.unavailable),
             "files": sorted(self.files),
             "moves_engine": self.moves_engine,
+            "devices_error": self.devices_error,
             "notes": list(self.notes),
         }
 
@@ -147,6 +161,8 @@ class Setting(NamedTuple):
     value: str
     effective_file: str = ""
     """Where the kernel tells the effective value, if not in `file`; it must equal the request."""
+    line: str = ""
+    """What the line of `file` begins with that tells it, where there is a line for each device."""
 
 
 class Place(NamedTuple):
@@ -155,6 +171,16 @@ class Place(NamedTuple):
     controllers: tuple[str, ...]
     directory: str
     path: str
+
+
+class UsualDevices(NamedTuple):
+    """The rules for containers that want no devices of their own, made once.
+
+    Version 1: the directory of a cgroup that has them, which all join. Version 2: a BPF program, to be attached.
+    """
+
+    directory: str = ""
+    program_fd: int = -1
 
 
 def is_limit(field: str, value: Any) -> bool:
@@ -173,7 +199,7 @@ def changed(new: Limits, old: Limits) -> frozenset[str]:
 def merge(old: Limits, new: Limits) -> Limits:
     """Return `old` with what `new` asks for; ``--cpus`` and quota or period replace each other."""
     values = ((n, getattr(new, n)) for n in OPTIONS)
-    asked = {n: v for n, v in values if v is not None and v is not False and v != ""}
+    asked = {n: v for n, v in values if v is not None and v is not False and v not in ("", ())}
     if "nano_cpus" in asked:
         asked = {"cpu_period_us": None, "cpu_quota_us": None} | asked
     elif "cpu_quota_us" in asked or "cpu_period_us" in asked:
@@ -213,6 +239,8 @@ def swap_total_bytes(limits: Limits) -> int | None:
 def missing(limits: Limits, facts: CgroupFacts, needs: dict[str, Need]) -> dict[str, str]:
     """Return the fields that cannot be honoured here, and why."""
     found = {}
+    if limits.device_rules and facts.devices_error:
+        found["device_rules"] = facts.devices_error
     for name, (controller, names, reason) in needs.items():
         value = getattr(limits, name)
         if value is None or not is_limit(name, value):
@@ -222,6 +250,18 @@ def missing(limits: Limits, facts: CgroupFacts, needs: dict[str, Need]) -> dict[
         elif not any(n in facts.files for n in names):
             found[name] = f"cgroup controller {controller}: {reason or f'the kernel has no {names[0]}'}"
     return found
+
+
+def as_typed(limits: Limits, field: str) -> str:
+    """Return an option with its value; without, where the value is not as it was typed.
+
+    Examples
+    --------
+    >>> as_typed(Limits(blkio_weight=300), "blkio_weight"), as_typed(Limits(oom_kill_disable=True), "oom_kill_disable")
+    ('--blkio-weight 300', '--oom-kill-disable')
+    """
+    value = getattr(limits, field)
+    return OPTIONS[field] if value is True or isinstance(value, tuple) else f"{OPTIONS[field]} {value}"
 
 
 def positive(value: int | None, otherwise: str) -> str:

@@ -8,9 +8,12 @@ with ``/..``.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from ..host import parse_mountinfo
+
+VERSIONS = {"cgroup": 1, "cgroup2": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,21 +133,14 @@ def read_layout() -> Layout:
 
 def _mounts(mountinfo: str) -> list[_Mount]:
     """Return the cgroup mounts that can still be seen; a later mount hides one at the same point."""
-    visible: dict[str, _Mount | None] = {}
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, rest = left.split(), right.split()
-        if len(fields) < 6 or len(rest) < 2:
-            continue
-        point = _unescape(fields[4])
-        if rest[0] not in ("cgroup", "cgroup2"):
-            visible[point] = None
-            continue
-        version = 2 if rest[0] == "cgroup2" else 1
-        options = frozenset(rest[2].split(",")) if len(rest) > 2 else frozenset()
-        writable = "rw" in fields[5].split(",") and "ro" not in options
-        visible[point] = _Mount(version, options, _unescape(fields[3]), point, writable)
-    return [mount for mount in visible.values() if mount]
+    visible = {entry.path: entry for entry in parse_mountinfo(mountinfo)}
+    mounts = []
+    for entry in visible.values():
+        if entry.fstype in VERSIONS:
+            options = frozenset(entry.super_options.split(","))
+            writable = not entry.readonly and "ro" not in options
+            mounts.append(_Mount(VERSIONS[entry.fstype], options, entry.root, entry.path, writable))
+    return mounts
 
 
 def _place(version: int, controllers: tuple[str, ...], path: str, mounts: list[_Mount]) -> Hierarchy:
@@ -181,7 +177,3 @@ def _relative(path: str, root: str) -> str | None:
     if parts[: len(above)] != above or ".." in parts[len(above) :]:
         return None
     return "/".join(parts[len(above) :])
-
-
-def _unescape(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), field)

@@ -7,13 +7,15 @@ import re
 import types
 from functools import partial
 
+from .. import core
 from ..errors import UnsupportedError, UsageError
-from ..spec import Limits
-from . import files, none, processes, tree, v1, v2
+from ..spec import CGROUP_NAME, Limits
+from . import devices, files, none, processes, tree, v1, v2
 from .base import Cgroup
-from .facts import CgroupFacts, Place, missing
+from .facts import CgroupFacts, Place, UsualDevices, missing
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+USUAL_DEVICES = "usual-devices"
+"""Version 1: the cgroup of all containers that want no devices of their own."""
 _KEY = re.compile(r"(\d+)-(\d+)(-probe)?")
 
 
@@ -46,6 +48,9 @@ class Manager:
         self._parents: dict[str, Place] = {}
         self._count = 0
         self._moved: list[str] | None = None
+        self._usual_devices = UsualDevices()
+        self.groups: dict[str, Cgroup] = {}
+        """What `create_group` made, by name."""
         try:
             self._start()
         except OSError:
@@ -57,6 +62,10 @@ class Manager:
             for controller in v1.DEFAULT:
                 if self.facts.base(controller):
                     self._parent(controller)
+            if not self.facts.devices_error:
+                usual = tree.make_place(self._parent("devices"), USUAL_DEVICES)
+                v1.write_rules(usual.directory, devices.parse_rules(devices.DEFAULT))
+                self._usual_devices = UsualDevices(directory=usual.directory)
             return
         base = self.facts.bases[0]
         if self.facts.moves_engine:
@@ -66,6 +75,9 @@ class Manager:
                 self._moved = None
         tree.enable(base.directory, base.controllers)
         self._parent(base.controllers[0])
+        if not self.facts.devices_error:
+            code = devices.program(devices.parse_rules(devices.DEFAULT))
+            self._usual_devices = UsualDevices(program_fd=core.load_device_program(code))
 
     def _parent(self, controller: str) -> Place:
         """Return the engine's directory in the hierarchy of `controller`, made on first use."""
@@ -78,12 +90,14 @@ class Manager:
             self._parents.update(dict.fromkeys(base.controllers, place))
         return self._parents[controller]
 
-    def _place(self, controller: str, name: str) -> Place:
-        """Make the container's directory in the hierarchy of `controller`."""
-        parent = self._parent(controller)
+    def _place(self, controller: str, name: str, group: str = "") -> Place:
+        """Make a directory in the hierarchy of `controller`, below the engine's or a group's."""
+        parent = self.groups[group].place(controller) if group else self._parent(controller)
         try:
             place = tree.make_place(parent, name)
         except FileNotFoundError:
+            if group:
+                raise
             for known in parent.controllers:  # removed from outside: made again
                 del self._parents[known]
             place = tree.make_place(self._parent(controller), name)
@@ -95,8 +109,8 @@ class Manager:
         """Return the fields of `limits` that cannot be honoured here, and why."""
         return unsupported(limits, self.facts)
 
-    def create(self, name: str, limits: Limits, controllers: tuple[str, ...] = ()) -> Cgroup:
-        """Make a cgroup and limit it.
+    def create(self, name: str, limits: Limits, *, group: str = "", controllers: tuple[str, ...] = ()) -> Cgroup:
+        """Make a container's cgroup and limit it.
 
         Parameters
         ----------
@@ -104,8 +118,10 @@ class Manager:
             Directory name: letters, digits, ``_`` and ``-``.
         limits : Limits
             Only what is not None is written.
+        group : str
+            The group that it is part of.
         controllers : tuple of str
-            Wanted besides the usual ones, such as ``blkio`` for its counters on version 1.
+            Wanted besides the usual ones.
 
         Raises
         ------
@@ -116,15 +132,78 @@ class Manager:
         OSError
             As mkdir(2) gives it.
         """
-        cgroup = self.prepare(name, controllers)
+        if group and group not in self.groups:
+            raise UsageError(self._no_group(group))
+        cgroup = self.prepare(name, controllers, group)
         try:
+            if self.facts.version == 2 and "memory.oom.group" in self.facts.files:
+                files.write(f"{cgroup.directories[0]}/memory.oom.group", "1")
             cgroup.set(limits)
+            if not self.facts.devices_error:
+                cgroup.allow_devices(limits.device_rules, self._usual_devices)
         except BaseException:
             cgroup.remove()
             raise
         return cgroup
 
-    def prepare(self, name: str = "", controllers: tuple[str, ...] = ()) -> Cgroup:
+    def create_group(self, name: str, limits: Limits, *, group: str = "") -> Cgroup:
+        """Make a cgroup for containers to be below, so that its limits bind them all.
+
+        Parameters
+        ----------
+        name : str
+            As in `create`.
+        limits : Limits
+            Of all together.
+        group : str
+            The group that it is part of.
+
+        Raises
+        ------
+        UsageError, UnsupportedError, OSError
+            As in `create`.
+        """
+        if limits.device_rules:
+            raise UsageError("--device-cgroup-rule: accepted: for a container, not for a group of them")
+        if group and group not in self.groups:
+            raise UsageError(
+                f"--cgroup-parent {group!r}: accepted: {', '.join(self.groups) or 'none, for none is there'}"
+            )
+        cgroup = self.prepare(name, group=group)
+        try:
+            cgroup.set(limits)
+            if self.facts.version == 2:
+                tree.enable(cgroup.directories[0], self.facts.bases[0].controllers)
+        except BaseException:
+            cgroup.remove()
+            raise
+        self.groups[name] = cgroup
+        return cgroup
+
+    def _no_group(self, name: str) -> str:
+        known = ", ".join(self.groups) or "none yet"
+        return (
+            f"--cgroup-parent {name!r}: accepted: a cgroup that `%cgroup create NAME` made in this notebook ({known})"
+        )
+
+    def remove_group(self, name: str) -> None:
+        """Remove a group that is empty.
+
+        Raises
+        ------
+        UsageError
+            If there is none of that name, or something is still below it.
+        """
+        if name not in self.groups:
+            raise UsageError(f"no cgroup {name!r}; accepted: {', '.join(self.groups) or 'nothing, for none was made'}")
+        group = self.groups[name]
+        below = sorted({os.path.basename(p) for d in group.directories for p in files.children(d)})
+        if below:
+            raise UsageError(f"cgroup {name!r} is in use by {', '.join(below)}; accepted: once these are gone")
+        group.remove()
+        del self.groups[name]
+
+    def prepare(self, name: str = "", controllers: tuple[str, ...] = (), group: str = "") -> Cgroup:
         """Make a cgroup without limits, for a pool: `Cgroup.set` limits it later.
 
         Parameters
@@ -132,6 +211,8 @@ class Manager:
         name : str
             As in `create`; ``pool-N`` by default.
         controllers : tuple of str
+            As in `create`.
+        group : str
             As in `create`.
 
         Raises
@@ -142,28 +223,28 @@ class Manager:
         if not name:
             self._count += 1
             name = f"pool-{self._count}"
-        if not _NAME.fullmatch(name):
+        if not CGROUP_NAME.fullmatch(name):
             raise UsageError(f"cgroup name {name!r}: accepted: 1 to 128 letters, digits, '_' and '-'")
         usual = v1.DEFAULT if self.facts.version == 1 else self.facts.bases[0].controllers
+        if group:
+            controllers = (*controllers, *self.groups[group].paths)  # it must be where the group's limits are
         places: list[Place] = []
         covered: set[str] = set()
         try:
             for controller in (*(c for c in usual if self.facts.base(c)), *controllers):
                 if controller not in covered:
-                    places.append(self._place(controller, name))
+                    places.append(self._place(controller, name, group))
                     covered.update(places[-1].controllers)
-            if self.facts.version == 2 and "memory.oom.group" in self.facts.files:
-                files.write(f"{places[0].directory}/memory.oom.group", "1")
         except BaseException as e:
             for place in reversed(places):
                 os.rmdir(place.directory)
             if isinstance(e, FileExistsError):
                 raise UsageError(f"cgroup name {name!r}: in use; accepted: another name") from None
             raise
-        return self._cgroup(name, places)
+        return self._cgroup(name, places, group)
 
-    def _cgroup(self, name: str, places: list[Place]) -> Cgroup:
-        opener = partial(self._place, name=name)
+    def _cgroup(self, name: str, places: list[Place], group: str) -> Cgroup:
+        opener = partial(self._place, name=name, group=group)
         if self.facts.version == 1:
             return v1.V1Cgroup(self.facts, name, places, opener)
         return v2.V2Cgroup(self.facts, name, places, opener)
@@ -176,6 +257,11 @@ class Manager:
         OSError
             EBUSY, or `TimeoutError`: a process outlived SIGKILL.
         """
+        if self._usual_devices.program_fd >= 0:
+            os.close(self._usual_devices.program_fd)
+        self._usual_devices = UsualDevices()
+        while self.groups:
+            self.groups.popitem()[1].close()
         self._parents.clear()
         _sweep(self.facts, self.key)
         for base in self.facts.bases:

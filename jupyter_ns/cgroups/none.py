@@ -14,19 +14,22 @@ import os
 import time
 from typing import ClassVar, NamedTuple
 
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
+from ..usage import SAMPLE_FIELDS
 from . import v2
 from .base import Cgroup
-from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, is_limit, merge
+from .devices import Rule
+from .facts import OPTIONS, CgroupFacts, Need, Place, Setting, UsualDevices, is_limit, merge
 from .sampler import Sampler
 
 WATCH_S = 0.02
 WATCHED = ("memory_bytes", "pids_limit")
 DELEGATE = "start the notebook server in a cgroup of its own: systemd-run --user --scope -p Delegate=yes jupyter lab"
 SOURCE = "sampled /proc/PID/statm"
-SUBSTITUTE = "rlimit"
-"""What a `LimitRecord` names in place of a kernel file."""
+WATCHED_BY = "watched"
+"""What a `LimitRecord` names in place of a kernel file. No rlimit would do: RLIMIT_AS counts what is only
+reserved, RLIMIT_NPROC all processes of the user, and each but the second bounds one process, getrlimit(2)."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -120,7 +123,7 @@ class NoCgroup(Cgroup):
         for field in WATCHED:
             value = getattr(self.limits, field)
             if value is not None and value > 0:
-                self._records[field, SUBSTITUTE] = LimitRecord(field, value, str(value), SUBSTITUTE)
+                self._records[field, WATCHED_BY] = LimitRecord(field, value, str(value), WATCHED_BY)
                 self.notes.append(f"{OPTIONS[field]}: {_MEANING[field]}")
 
     def watch(self, pid: int) -> None:
@@ -160,6 +163,13 @@ class NoCgroup(Cgroup):
         user, system = max(now.user_s, self._last.user_s), max(now.system_s, self._last.system_s)
         self._last = Totals(user, system, memory, now.tasks)
         return self._last
+
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Do nothing: there is nothing to restrict them in."""
+
+    def restrict_devices(self, rules: tuple[Rule, ...]) -> tuple[list[str], str]:
+        """Return nothing: no rule is in force."""
+        return [], WATCHED_BY
 
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
         return []
@@ -234,6 +244,8 @@ _MEANING = {
 def missing(limits: Limits, facts: CgroupFacts) -> dict[str, str]:
     """Return the fields that cannot be honoured without a cgroup, and why."""
     found = {}
+    if limits.device_rules:
+        found["device_rules"] = f"rules on devices: {facts.devices_error}"
     for name, (controller, _, _) in v2.NEEDS.items():
         value = getattr(limits, name)
         if name not in WATCHED and value is not None and is_limit(name, value):
@@ -250,8 +262,9 @@ class NoManager:
 
     def __init__(self, facts: CgroupFacts) -> None:
         self.facts = facts
+        self.groups: dict[str, Cgroup] = {}
 
-    def create(self, name: str, limits: Limits, controllers: tuple[str, ...] = ()) -> NoCgroup:
+    def create(self, name: str, limits: Limits, *, group: str = "", controllers: tuple[str, ...] = ()) -> NoCgroup:
         """Make the stand-in for a container's cgroup; see `Manager.create`.
 
         Raises
@@ -259,9 +272,25 @@ class NoManager:
         UnsupportedError
             If a limit cannot be honoured here.
         """
+        if group:
+            raise UnsupportedError(f"--cgroup-parent {group}: there is no cgroup here. To get one, {DELEGATE}")
         cgroup = NoCgroup(self.facts, name)
         cgroup.set(limits)
         return cgroup
+
+    def create_group(self, name: str, limits: Limits, *, group: str = "") -> NoCgroup:
+        """Refuse: without cgroups, there are no groups of containers.
+
+        Raises
+        ------
+        UnsupportedError
+            Always.
+        """
+        raise UnsupportedError(f"%cgroup create: there is no cgroup here. To get one, {DELEGATE}")
+
+    def remove_group(self, name: str) -> None:
+        """Refuse, as `create_group`."""
+        raise UsageError(f"no cgroup {name!r}: there are none here")
 
     def close(self) -> None:
         """Do nothing: nothing was made."""
@@ -277,8 +306,19 @@ class ProcSampler:
     def sample(self) -> tuple[float | int | None, ...]:
         """Return what is used now, in the order of `SAMPLE_FIELDS`; None: not to be had without a cgroup."""
         now = self._cgroup.totals()
-        cpu = (now.user_s + now.system_s, now.user_s, now.system_s)
-        return (time.monotonic() - self._start_s, *cpu, None, None, now.memory_bytes, None, None, now.tasks, None, None)
+        known = {
+            "time_s": time.monotonic() - self._start_s,
+            "cpu_s": now.user_s + now.system_s,
+            "user_s": now.user_s,
+            "system_s": now.system_s,
+            "memory_bytes": now.memory_bytes,
+            "pids": now.tasks,
+            "oom_kills": self._cgroup.oom_kills(),
+        }
+        return tuple(known.get(name) for name in SAMPLE_FIELDS)
+
+    def watch_network(self, pid: int) -> None:
+        """Do nothing: without a cgroup, nothing more is counted."""
 
     def close(self) -> None:
         """Do nothing: the descriptor is the cgroup's."""

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from . import files, processes, tree
+from .. import core
+from . import devices, files, processes, tree
 from .facts import Base, CgroupFacts
 from .layout import Hierarchy, Layout
 from .v1 import CONTROLLERS as V1_CONTROLLERS
@@ -77,6 +78,7 @@ def _probe_v1(layout: Layout) -> CgroupFacts:
         bases=tuple(bases),
         unavailable=unavailable,
         files=frozenset(names),
+        devices_error="" if any("devices" in b.controllers for b in bases) else unavailable["devices"],
     )
 
 
@@ -98,7 +100,7 @@ def _probe_v2(layout: Layout, adopted: str | None, pid: int) -> CgroupFacts:
     for directory, path, moves, reason in _candidates(layout, adopted, pid):
         if not reason:
             try:
-                unavailable, names = _try_v2(directory, pid, moves=moves)
+                unavailable, names, devices_error = _try_v2(directory, pid, moves=moves)
             except OSError as e:
                 reason = tree.explain(e, directory)
             else:
@@ -112,6 +114,7 @@ def _probe_v2(layout: Layout, adopted: str | None, pid: int) -> CgroupFacts:
                         unavailable=unavailable,
                         files=frozenset(names),
                         moves_engine=moves,
+                        devices_error=devices_error,
                         notes=() if adopted else _notes(layout, path),
                     )
                 reason = "; ".join(dict.fromkeys(unavailable.values()))
@@ -119,7 +122,9 @@ def _probe_v2(layout: Layout, adopted: str | None, pid: int) -> CgroupFacts:
     why = "; ".join(reasons) or "version 2 is not mounted"
     advice = "run as root, or in a cgroup that is delegated to you and holds nothing else"
     unavailable = dict.fromkeys(V2_CONTROLLERS, f"{why} ({advice})")
-    return CgroupFacts(version=0, kind=layout.kind, unavailable=unavailable)
+    return CgroupFacts(
+        version=0, kind=layout.kind, unavailable=unavailable, devices_error="there is no cgroup to restrict them in"
+    )
 
 
 def _candidates(layout: Layout, adopted: str | None, pid: int) -> Iterator[tuple[str, str, bool, str]]:
@@ -176,8 +181,8 @@ def _owned(directory: str, path: str, pid: int) -> Iterator[tuple[str, str, bool
     yield directory, path, bool(inside) or moved, reason
 
 
-def _try_v2(directory: str, pid: int, *, moves: bool) -> tuple[dict[str, str], set[str]]:
-    """Make a throw-away cgroup; return the controllers it lacks, with reasons, and its files."""
+def _try_v2(directory: str, pid: int, *, moves: bool) -> tuple[dict[str, str], set[str], str]:
+    """Make a throw-away cgroup; return the controllers it lacks, its files, and why devices cannot be restricted."""
     parent, child = _names(directory)
     was_inside = moves and pid in tree.members(directory)
     before = files.read(f"{directory}/cgroup.subtree_control").split()
@@ -188,12 +193,29 @@ def _try_v2(directory: str, pid: int, *, moves: bool) -> tuple[dict[str, str], s
         unavailable = tree.enable(directory, V2_CONTROLLERS)
         unavailable |= tree.enable(parent, [c for c in V2_CONTROLLERS if c not in unavailable])
         files.make(child)
-        return unavailable, set(os.listdir(child))
+        return unavailable, set(os.listdir(child)), _try_devices(child)
     finally:
         _discard(child, parent)
         if was_inside:
             passed = files.read(f"{directory}/cgroup.subtree_control").split()
             tree.move_back(directory, pid, [c for c in passed if c not in before])
+
+
+def _try_devices(directory: str) -> str:
+    """Attach a program for devices to a cgroup of version 2; return why that cannot be."""
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        program_fd = core.load_device_program(devices.program(devices.parse_rules(devices.DEFAULT)))
+        try:
+            core.attach_device_program(directory_fd, program_fd)
+        finally:
+            os.close(program_fd)
+    except OSError as e:
+        # EINVAL, ENOSYS: no CONFIG_CGROUP_BPF; EPERM: not root of the machine.
+        return f"version 2 needs a BPF program for that, and bpf(2) says: {e.strerror}"
+    finally:
+        os.close(directory_fd)
+    return ""
 
 
 def _notes(layout: Layout, path: str) -> tuple[str, ...]:

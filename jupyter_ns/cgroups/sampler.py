@@ -8,8 +8,10 @@ it: usage without inactive file pages.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from collections.abc import Callable
 
 from ..usage import SAMPLE_FIELDS
 from .base import Cgroup
@@ -30,6 +32,10 @@ _FILES = {
         "stat": ("memory", "memory.stat"),
         "pids": ("pids", "pids.current"),
         "io": ("blkio", "blkio.throttle.io_service_bytes_recursive"),
+        "operations": ("blkio", "blkio.throttle.io_serviced_recursive"),
+        "memory_hits": ("memory", "memory.failcnt"),
+        "pids_hits": ("pids", "pids.events"),
+        "ooms": ("memory", "memory.oom_control"),
     },
     2: {
         "cpu": ("", "cpu.stat"),  # exists without the controller, which only adds the throttling
@@ -38,8 +44,14 @@ _FILES = {
         "swap": ("memory", "memory.swap.current"),
         "pids": ("pids", "pids.current"),
         "io": ("io", "io.stat"),
+        "cpu_pressure": ("", "cpu.pressure"),
+        "memory_pressure": ("", "memory.pressure"),
+        "io_pressure": ("", "io.pressure"),
+        "memory_hits": ("memory", "memory.events"),
+        "pids_hits": ("pids", "pids.events"),
     },
 }
+_PRESSURES = ("cpu_pressure", "memory_pressure", "io_pressure")
 
 
 class Sampler:
@@ -58,22 +70,30 @@ class Sampler:
         ENOENT: the cgroup is gone. EMFILE: no descriptors are left.
     """
 
-    __slots__ = ("_cpu", "_fds", "_io", "_memory", "_start_s")
+    __slots__ = ("_fds", "_parts", "_start_s")
 
     def __init__(self, cgroup: Cgroup, start_s: float | None = None) -> None:
         self._start_s = time.monotonic() if start_s is None else start_s
         self._fds: _Fds = {}
         try:
             for role, (controller, name) in _FILES[cgroup.version].items():
-                path = cgroup.file(controller, name) if controller else f"{cgroup.directories[0]}/{name}"
+                path = cgroup.file(controller, name) if controller else cgroup.core_file(name)
                 if path:
                     self._fds[role] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self.close()
             raise
-        self._cpu, self._memory, self._io = (
-            (_cpu_v1, _memory_v1, _io_v1) if cgroup.version == 1 else (_cpu_v2, _memory_v2, _io_v2)
-        )
+        self._parts = _PARTS[cgroup.version]
+
+    def watch_network(self, pid: int) -> None:
+        """Count what the network namespace of a process receives and sends; its descriptor keeps that alive.
+
+        Raises
+        ------
+        OSError
+            ENOENT: the process has ended.
+        """
+        self._fds["network"] = os.open(f"/proc/{pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
 
     def sample(self) -> Sample:
         """Return what is used now, in the order of `SAMPLE_FIELDS`; None: this host does not say.
@@ -85,8 +105,7 @@ class Sampler:
         """
         fds = self._fds
         now_s = time.monotonic() - self._start_s
-        pids = int(os.pread(fds["pids"], 32, 0)) if "pids" in fds else None
-        return (now_s, *self._cpu(fds), *self._memory(fds), pids, *self._io(fds))
+        return (now_s, *(value for part in self._parts for value in part(fds)))
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -154,28 +173,96 @@ def _without(usage_bytes: int, inactive_bytes: int | None) -> int:
     return usage_bytes - inactive_bytes if inactive_bytes < usage_bytes else usage_bytes
 
 
+def _pids(fds: _Fds) -> Sample:
+    """Return how many tasks there are."""
+    return (int(os.pread(fds["pids"], 32, 0)) if "pids" in fds else None,)
+
+
 def _io_v1(fds: _Fds) -> Sample:
-    """Return bytes read and written, summed over the devices (``8:0 Read 4096``)."""
-    if "io" not in fds:
-        return None, None
-    sums = {b"Read": 0, b"Write": 0}
-    for line in os.pread(fds["io"], SIZE, 0).splitlines():
-        words = line.split()
-        if len(words) == 3 and words[1] in sums:
-            sums[words[1]] += int(words[2])
-    return sums[b"Read"], sums[b"Write"]
+    """Return bytes read and written, then operations, summed over the devices (``8:0 Read 4096``)."""
+    found: list[int | None] = []
+    for role in ("io", "operations"):
+        if role not in fds:
+            return None, None, None, None
+        sums = {b"Read": 0, b"Write": 0}
+        for line in os.pread(fds[role], SIZE, 0).splitlines():
+            words = line.split()
+            if len(words) == 3 and words[1] in sums:
+                sums[words[1]] += int(words[2])
+        found += sums.values()
+    return tuple(found)
 
 
 def _io_v2(fds: _Fds) -> Sample:
-    """Return bytes read and written, summed over the devices (``8:0 rbytes=4096 wbytes=0 …``)."""
+    """Return bytes read and written, then operations, summed over the devices (``8:0 rbytes=4096 wbytes=0 …``)."""
     if "io" not in fds:
-        return None, None
-    sums = {b"rbytes": 0, b"wbytes": 0}
+        return None, None, None, None
+    sums = {b"rbytes": 0, b"wbytes": 0, b"rios": 0, b"wios": 0}
     for word in os.pread(fds["io"], SIZE, 0).split():
         name, _, value = word.partition(b"=")
         if name in sums:
             sums[name] += int(value)
-    return sums[b"rbytes"], sums[b"wbytes"]
+    return tuple(sums.values())
+
+
+def _network(fds: _Fds) -> Sample:
+    """Return bytes received and sent by all interfaces but loopback: proc_pid_net(5), "dev"."""
+    if "network" not in fds:
+        return None, None
+    received = sent = 0
+    for line in os.pread(fds["network"], SIZE, 0).splitlines()[2:]:
+        name, _, counters = line.partition(b":")
+        if name.strip() != b"lo":
+            numbers = counters.split()
+            received, sent = received + int(numbers[0]), sent + int(numbers[8])
+    return received, sent
+
+
+def _no_pressure(_fds: _Fds) -> Sample:
+    """Return three times None: version 1 tells the host's pressure only."""
+    return None, None, None
+
+
+def _pressure(fds: _Fds) -> Sample:
+    """Return the seconds that some task waited for CPU, memory and I/O: accounting/psi.rst, ``some … total=``."""
+    return tuple(_total_s(fds[role]) if role in fds else None for role in _PRESSURES)
+
+
+def _total_s(fd: int) -> float | None:
+    try:
+        data = os.pread(fd, 256, 0)
+    except OSError as e:
+        if e.errno != errno.EOPNOTSUPP:  # PSI is built in and switched off (psi=0)
+            raise
+        return None
+    start = data.index(b"total=") + 6
+    return int(data[start : data.index(b"\n", start)]) / 1e6
+
+
+def _events_v1(fds: _Fds) -> Sample:
+    """Return hits of the memory limit and of the task limit, and tasks killed for memory."""
+    hits = int(os.pread(fds["memory_hits"], 32, 0)) if "memory_hits" in fds else None
+    ooms = _number(b"\n" + os.pread(fds["ooms"], 256, 0), b"\noom_kill ") if "ooms" in fds else None
+    return hits, _pids_hits(fds), ooms
+
+
+def _events_v2(fds: _Fds) -> Sample:
+    """Return hits of the memory limit and of the task limit, and tasks killed for memory."""
+    if "memory_hits" not in fds:
+        return None, _pids_hits(fds), None
+    data = b"\n" + os.pread(fds["memory_hits"], 512, 0)
+    return _number(data, b"\nmax "), _pids_hits(fds), _number(data, b"\noom_kill ")
+
+
+def _pids_hits(fds: _Fds) -> int | None:
+    return _number(b"\n" + os.pread(fds["pids_hits"], 256, 0), b"\nmax ") if "pids_hits" in fds else None
+
+
+# In the order of `SAMPLE_FIELDS`, after the time.
+_PARTS: dict[int, tuple[Callable[[_Fds], Sample], ...]] = {
+    1: (_cpu_v1, _memory_v1, _pids, _io_v1, _network, _no_pressure, _events_v1),
+    2: (_cpu_v2, _memory_v2, _pids, _io_v2, _network, _pressure, _events_v2),
+}
 
 
 def _number(data: bytes, name: bytes) -> int | None:

@@ -8,20 +8,36 @@ scheduler/sched-bwc.rst.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
+from collections.abc import Callable
 
 from ..errors import UnsupportedError
 from ..spec import Limits
 from . import files, processes
 from .base import Cgroup
-from .facts import BANDWIDTH, Need, Setting, positive, swap_total_bytes
+from .devices import Rule
+from .disks import disk_settings, weight_note
+from .facts import (
+    BANDWIDTH,
+    OPTIONS,
+    RATES,
+    CgroupFacts,
+    Need,
+    Place,
+    Setting,
+    UsualDevices,
+    positive,
+    swap_total_bytes,
+)
 
-DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer")
-CONTROLLERS = (*DEFAULT, "cpuset", "blkio")
+DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer", "blkio")
+CONTROLLERS = (*DEFAULT, "cpuset", "devices")
 
 _WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
+_RATE_FILES = {name: f"blkio.throttle.{name.removeprefix('device_')}_device" for name in RATES}
 NEEDS = {
     "memory_bytes": Need("memory", ("memory.limit_in_bytes",)),
     "memory_swap_bytes": Need(
@@ -40,7 +56,10 @@ NEEDS = {
     "cpuset_mems": Need("cpuset", ("cpuset.mems",)),
     "pids_limit": Need("pids", ("pids.max",)),
     "blkio_weight": Need("blkio", _WEIGHTS, "the kernel has no weight here (it needs the BFQ scheduler)"),
-}
+    "blkio_weight_device": Need(
+        "blkio", tuple(f"{w}_device" for w in _WEIGHTS), "the kernel has no weight here (it needs the BFQ scheduler)"
+    ),
+} | {name: Need("blkio", (file,)) for name, file in _RATE_FILES.items()}
 
 
 def memory(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
@@ -110,13 +129,24 @@ def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
     return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
 
 
-def blkio(new: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
+def weight_file(names: frozenset[str]) -> str:
+    """Return the file that weights go to; that of CFQ was there before Linux 5.0."""
+    return next((w for w in _WEIGHTS if w in names), _WEIGHTS[0])
+
+
+def blkio(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
     """Return the writes of the blkio controller."""
-    if "blkio_weight" not in fields:
-        return []
-    file = next((w for w in _WEIGHTS if w in names), _WEIGHTS[0])
-    # 100 is BFQ's own default; 0 asks for the default.
-    return [Setting("blkio_weight", new.blkio_weight, "blkio", file, str(new.blkio_weight or 100))]
+    file = weight_file(names)
+    found: list[Setting] = []
+    if "blkio_weight" in fields:
+        # 100 is BFQ's own default; 0 asks for the default.
+        found.append(Setting("blkio_weight", new.blkio_weight, "blkio", file, str(new.blkio_weight or 100)))
+    if "blkio_weight_device" in fields:
+        found += disk_settings("blkio_weight_device", new, old, "blkio", f"{file}_device", "{}", "default")
+    for name in RATES:
+        if name in fields:  # 0 takes a limit away
+            found += disk_settings(name, new, old, "blkio", _RATE_FILES[name], "{}", "0")
+    return found
 
 
 def fill_cpuset(directory: str) -> None:
@@ -133,34 +163,75 @@ def fill_cpuset(directory: str) -> None:
             files.write(f"{directory}/{name}", files.read(f"{parent}/{name}").strip())
 
 
+def write_rules(directory: str, rules: tuple[Rule, ...]) -> None:
+    """Let these devices be used in a cgroup and no other, as far as the cgroups above have them to give.
+
+    Raises
+    ------
+    OSError
+        As open(2) and write(2), but EPERM: what is listed afterwards tells.
+    """
+    files.write(f"{directory}/devices.deny", "a")
+    allow = os.open(f"{directory}/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for rule in rules:
+            with contextlib.suppress(PermissionError):
+                os.write(allow, rule.text.encode())
+    finally:
+        os.close(allow)
+
+
 class V1Cgroup(Cgroup):
     """A container's cgroup on version 1."""
 
     NEEDS = NEEDS
-    __slots__ = ()
+    __slots__ = ("_shared",)
+    _shared: str
+
+    def __init__(self, facts: CgroupFacts, name: str, places: list[Place], open_place: Callable[[str], Place]) -> None:
+        super().__init__(facts, name, places, open_place)
+        self._shared = ""
 
     def _settings(self, wanted: Limits, fields: frozenset[str]) -> list[Setting]:
         names = self._facts.files
         self.notes = []
         if swap_total_bytes(wanted) not in (None, -1) and "memory.memsw.limit_in_bytes" not in names:
             self.notes.append(f"swap not limited: {NEEDS['memory_swap_bytes'].reason}")
+        self.notes += [
+            f"{OPTIONS[name]}: buffered writes escape it on cgroup v1, where the kernel's own threads write them back; "
+            "direct I/O does not (oflag=direct)"
+            for name in ("device_write_bps", "device_write_iops")
+            if getattr(wanted, name)
+        ]
+        self.notes += weight_note(wanted, weight_file(names))
         return [
             *memory(wanted, self.limits, fields, names),
             *cpu(wanted, self.limits, fields),
             *cpuset(wanted, fields),
             *pids(wanted, fields),
-            *blkio(wanted, fields, names),
+            *blkio(wanted, self.limits, fields, names),
         ]
+
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Have its processes join the cgroup that has these rules; see `Cgroup.use_usual_devices`."""
+        self._shared = f"{usual.directory}/tasks"
+
+    def restrict_devices(self, rules: tuple[Rule, ...]) -> tuple[list[str], str]:
+        """Let these devices be used and no other; see `Cgroup.restrict_devices`."""
+        directory = self.place("devices").directory
+        write_rules(directory, rules)
+        return files.read(f"{directory}/devices.list").splitlines(), "devices.allow"
 
     @property
     def self_join_files(self) -> tuple[str, ...]:
         """The ``tasks`` files: 10 µs each for a process that writes ``0``; see `Cgroup.add`."""
-        return tuple(f"{place.directory}/tasks" for place in self._places)
+        own = tuple(f"{place.directory}/tasks" for place in self._places)
+        return (*own, self._shared) if self._shared else own
 
     def add(self, pid: int) -> None:
         """Put another process, with one thread, in; see `Cgroup.add`."""
-        for place in self._places:
-            files.write(f"{place.directory}/tasks", str(pid))
+        for path in self.self_join_files:
+            files.write(path, str(pid))
 
     def into_fd(self) -> int | None:
         """Return None: ``CLONE_INTO_CGROUP`` needs version 2."""

@@ -12,15 +12,19 @@ import os
 import select
 import time
 
+from .. import core
 from ..errors import UnsupportedError, UsageError
 from ..spec import Limits
-from . import files, processes
+from . import devices, files, processes
 from .base import Cgroup
-from .facts import BANDWIDTH, OPTIONS, Need, Setting, positive, swap_total_bytes
+from .devices import Rule
+from .disks import disk_settings, weight_note
+from .facts import BANDWIDTH, OPTIONS, RATES, Need, Setting, UsualDevices, positive, swap_total_bytes
 
 CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "io")
 
 _WEIGHTS = ("io.bfq.weight", "io.weight")
+_RATE_KEYS = dict(zip(RATES, ("rbps", "wbps", "riops", "wiops"), strict=True))
 NEEDS = {
     "memory_bytes": Need("memory", ("memory.max",)),
     "memory_swap_bytes": Need(
@@ -37,7 +41,8 @@ NEEDS = {
     "cpuset_mems": Need("cpuset", ("cpuset.mems",)),
     "pids_limit": Need("pids", ("pids.max",)),
     "blkio_weight": Need("io", _WEIGHTS, "the kernel has no weight here (it needs BFQ or iocost)"),
-}
+    "blkio_weight_device": Need("io", _WEIGHTS, "the kernel has no weight here (it needs BFQ or iocost)"),
+} | {name: Need("io", ("io.max",)) for name in RATES}
 
 
 def cpu_weight(shares: int) -> int:
@@ -122,14 +127,25 @@ def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
     return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
 
 
-def io(new: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
+def weight_file(names: frozenset[str]) -> str:
+    """Return the file that weights go to: that of BFQ, or that of iocost."""
+    return next((w for w in _WEIGHTS if w in names), _WEIGHTS[1])
+
+
+def io(new: Limits, old: Limits, fields: frozenset[str], names: frozenset[str]) -> list[Setting]:
     """Return the writes of the io controller; BFQ's weight has the scale of version 1."""
-    if "blkio_weight" not in fields:
-        return []
-    file = next((w for w in _WEIGHTS if w in names), _WEIGHTS[1])
-    asked = new.blkio_weight or 0
-    weight = (asked if file == _WEIGHTS[0] else io_weight(asked)) if asked else 100
-    return [Setting("blkio_weight", new.blkio_weight, "io", file, str(weight))]
+    file = weight_file(names)
+    scale = io_weight if file == _WEIGHTS[1] else int
+    found: list[Setting] = []
+    if "blkio_weight" in fields:
+        weight = scale(new.blkio_weight) if new.blkio_weight else 100
+        found.append(Setting("blkio_weight", new.blkio_weight, "io", file, str(weight)))
+    if "blkio_weight_device" in fields:
+        found += disk_settings("blkio_weight_device", new, old, "io", file, "{}", "default", scale)
+    for name in RATES:
+        if name in fields:
+            found += disk_settings(name, new, old, "io", "io.max", f"{_RATE_KEYS[name]}={{}}", "max")
+    return found
 
 
 class V2Cgroup(Cgroup):
@@ -147,12 +163,13 @@ class V2Cgroup(Cgroup):
         self.notes = []
         if swap_total_bytes(wanted) not in (None, -1) and "memory.swap.max" not in names:
             self.notes.append(f"swap not limited: {NEEDS['memory_swap_bytes'].reason}")
+        self.notes += weight_note(wanted, weight_file(names))
         return [
             *memory(wanted, self.limits, fields, names),
             *cpu(wanted, fields),
             *cpuset(wanted, fields),
             *pids(wanted, fields),
-            *io(wanted, fields, names),
+            *io(wanted, self.limits, fields, names),
         ]
 
     def _check(self, wanted: Limits, fields: frozenset[str]) -> None:
@@ -167,6 +184,24 @@ class V2Cgroup(Cgroup):
                 f"{OPTIONS['memory_bytes']} {limit}: the container holds {held} bytes that cannot be "
                 f"given back without an OOM kill; accepted: more than that"
             )
+
+    def use_usual_devices(self, usual: UsualDevices) -> None:
+        """Attach the program for these; see `Cgroup.use_usual_devices`."""
+        self._attach(usual.program_fd)
+
+    def restrict_devices(self, rules: tuple[Rule, ...]) -> tuple[list[str], str]:
+        """Let these devices be used and no other; see `Cgroup.restrict_devices`."""
+        fd = core.load_device_program(devices.program(rules))
+        try:
+            self._attach(fd)
+        finally:
+            os.close(fd)
+        return [rule.text for rule in rules], "BPF_CGROUP_DEVICE"
+
+    def _attach(self, program_fd: int) -> None:
+        directory_fd = self.into_fd()
+        assert directory_fd is not None
+        core.attach_device_program(directory_fd, program_fd)
 
     @property
     def self_join_files(self) -> tuple[str, ...]:

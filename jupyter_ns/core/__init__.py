@@ -120,3 +120,36 @@ def unshare(flags: int) -> None:
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """Duplicate another process's descriptor: pidfd_getfd(2), Linux 5.6."""
     return _check(lib.jns_pidfd_getfd(pidfd, fd))
+
+
+_PROG_LOAD, _PROG_ATTACH, _CGROUP_DEVICE_PROGRAM, _CGROUP_DEVICE, _ALLOW_MULTI = 5, 8, 15, 6, 2
+
+
+def load_device_program(code: bytes) -> int:
+    """Load a program that decides on devices; the caller owns the descriptor.
+
+    Raises
+    ------
+    OSError
+        As bpf(2): EPERM without CAP_BPF or CAP_SYS_ADMIN, EINVAL without CONFIG_CGROUP_BPF, ENOSYS.
+    """
+    instructions, licence = ffi.from_buffer(code), ffi.new("char[]", b"GPL")
+    addresses = (int(ffi.cast("uintptr_t", p)) for p in (instructions, licence))
+    # Up to prog_flags of linux/bpf.h, which the kernel takes as it is and fills up with zeros.
+    attributes = struct.pack("<IIQQIIQII", _CGROUP_DEVICE_PROGRAM, len(code) // 8, *addresses, 0, 0, 0, 0, 0)
+    return _bpf(_PROG_LOAD, attributes)
+
+
+def attach_device_program(cgroup_fd: int, program_fd: int) -> None:
+    """Have a program decide on the devices of a cgroup v2, beside those of the cgroups above; it goes with it.
+
+    Raises
+    ------
+    OSError
+        As bpf(2): EPERM if a cgroup above forbids it.
+    """
+    _bpf(_PROG_ATTACH, struct.pack("<IIII", cgroup_fd, program_fd, _CGROUP_DEVICE, _ALLOW_MULTI))
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    return _check(lib.jns_bpf(command, ffi.new("char[]", attributes), len(attributes)))

@@ -15,7 +15,8 @@
  * One step is one system call. The exceptions, each because the call is useless alone:
  * JNS_WRITE and JNS_SETNS_PATH (open), JNS_LINK_UP (a socket), JNS_BOUNDING (a call for
  * each capability), JNS_SIGNALS (for each signal), JNS_FDS, JNS_EXEC (a call for each
- * directory of PATH), and JNS_INIT.
+ * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped) and
+ * JNS_FSIDS (the kernel takes capabilities away with the user ID).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,8 +61,19 @@ _Static_assert(sizeof(jns_report) == 16, "a report is one atomic pipe write");
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
+#ifndef SYS_open_tree
+#define SYS_open_tree 428
+#define SYS_move_mount 429
+#endif
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
+#endif
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#define MOVE_MOUNT_F_EMPTY_PATH 4
+#endif
+#ifndef MOUNT_ATTR_IDMAP
+#define MOUNT_ATTR_IDMAP 0x00100000
 #endif
 
 /* glibc 2.36 has a struct of this name, older ones do not; ours is the ABI. */
@@ -99,11 +111,9 @@ static jns_run the_run;
 
 /* A string list is: uint64 count, then count + 1 uint64 slots. Slots hold offsets; turn them
  * into pointers, in place. Returns 0, or -1 where the image does not hold together. */
-static int relocate_list(unsigned char *image, uint64_t size, uint32_t offset)
+static int relocate_list(unsigned char *image, uint64_t size, uint32_t data, uint32_t offset)
 {
-    if (!offset)
-        return 0;
-    if (offset % 8 || offset + 16 > size)
+    if (offset < data || offset % 8 || (uint64_t)offset + 16 > size) /* among the steps, it would change them */
         return -1;
     uint64_t *list = (uint64_t *)(void *)(image + offset);
     uint64_t n = list[0];
@@ -116,6 +126,36 @@ static int relocate_list(unsigned char *image, uint64_t size, uint32_t offset)
     }
     list[n + 1] = 0;
     return 0;
+}
+
+/* Bytes of each element of the array at s0, of which there are n0; 0 where s0 is none. */
+static uint64_t element_size(int op)
+{
+    switch (op) {
+    case JNS_HOSTNAME:
+    case JNS_DOMAINNAME:
+        return 1;
+    case JNS_SETGROUPS:
+        return 4;
+    case JNS_SECCOMP:
+    case JNS_FDS:
+        return 8;
+    default:
+        return 0;
+    }
+}
+
+static int step_is_sound(const jns_step *step, uint64_t size)
+{
+    uint64_t each = element_size(step->op), n = (uint64_t)step->n[0]; /* negative: huge */
+    for (int k = 0; k < 4; k++)
+        if (step->s[k] >= size)
+            return 0;
+    if (each && n && (!step->s[0] || n > (size - step->s[0]) / each || (each > 1 && step->s[0] % 4)))
+        return 0;
+    if (step->op == JNS_WRITE && n > size - step->s[1])
+        return 0;
+    return step->op != JNS_LINK_UP || step->s[0];
 }
 
 /* Copy the image and check every offset, so that the child need not. The image ends in NUL,
@@ -135,21 +175,11 @@ static int prepare(const void *image, uint64_t size, uint32_t count, int report_
     the_run.go_fd = go_fd;
     for (uint32_t i = 0; i < count; i++) {
         const jns_step *step = &the_run.steps[i];
-        uint64_t need = 0; /* bytes that s0 must reach over, for the ops that take an array */
-        for (int k = 0; k < 4; k++)
-            if (step->s[k] >= size)
-                goto invalid;
-        if (step->op == JNS_SETGROUPS)
-            need = (uint64_t)step->n[0] * 4;
-        else if (step->op == JNS_SECCOMP || step->op == JNS_FDS)
-            need = (uint64_t)step->n[0] * 8;
-        else if (step->op == JNS_WRITE && (step->n[0] < 0 || (uint64_t)step->n[0] > size - step->s[1]))
-            goto invalid;
-        if (step->n[0] < 0 ? need != 0 : need > size - step->s[0])
+        if (!step_is_sound(step, size))
             goto invalid;
         if (step->op == JNS_EXEC)
             for (int k = 0; k < 3; k++)
-                if (!step->s[k] || relocate_list(the_run.image, size, step->s[k]))
+                if (relocate_list(the_run.image, size, count * (uint32_t)sizeof(jns_step), step->s[k]))
                     goto invalid;
     }
     return 0;
@@ -242,6 +272,38 @@ static int set_capabilities(uint64_t permitted, uint64_t inheritable)
     struct __user_cap_data_struct data[2] = {
         {(uint32_t)permitted, (uint32_t)permitted, (uint32_t)inheritable},
         {(uint32_t)(permitted >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)}};
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+/* mount_setattr(2): only the clone of a mount can be given a map, and only before it is attached. */
+static int idmap(const char *source, const char *target, int64_t userns_fd)
+{
+    struct jns_mount_attr attr = {MOUNT_ATTR_IDMAP, 0, 0, (uint64_t)userns_fd};
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int r = (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr);
+    if (r == 0)
+        r = (int)syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
+    int err = errno;
+    (void)close(fd);
+    errno = err;
+    return r;
+}
+
+/* Files that are made from here on belong to these IDs. Capabilities over files stay: capabilities(7). */
+static int set_fs_ids(int64_t uid, int64_t gid)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    (void)syscall(SYS_setfsgid, gid);
+    (void)syscall(SYS_setfsuid, uid);
+    if (syscall(SYS_setfsgid, -1) != gid || syscall(SYS_setfsuid, -1) != uid) { /* they report no errors */
+        errno = EPERM;
+        return -1;
+    }
     return (int)syscall(SYS_capset, &header, data);
 }
 
@@ -338,15 +400,16 @@ static void send_running(uint32_t steps)
     (void)!write(the_run.report_fd, &the_run.running, sizeof(jns_report) + steps * sizeof(int64_t));
 }
 
+/* In a directory of PATH that may not be searched, the program is not found, as in a shell: exit code 127. */
 static int exec_first(char **paths, char **argv, char **envp)
 {
-    int err = ENOENT;
+    int err = ENOENT, given = argv[0] && strchr(argv[0], '/') != NULL;
     for (; *paths; paths++) {
         execve(*paths, argv, envp);
         if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
             return -1;
-        if (errno == EACCES)
-            err = EACCES; /* as execvp(3): remembered, but a later directory may have it */
+        if (errno == EACCES && (given || access(*paths, F_OK) == 0))
+            err = EACCES; /* remembered, as by execvp(3), but a later directory may have it */
     }
     errno = err;
     return -1;
@@ -384,6 +447,8 @@ static int perform(const jns_step *step, int index)
         return write_file(s[0], s[1], n[0]);
     case JNS_CHMOD:
         return chmod(s[0], (mode_t)n[0]);
+    case JNS_CHOWN:
+        return chown(s[0], (uid_t)n[0], (gid_t)n[1]);
     case JNS_HOSTNAME:
         return sethostname(s[0], (size_t)n[0]);
     case JNS_DOMAINNAME:
@@ -440,6 +505,12 @@ static int perform(const jns_step *step, int index)
     case JNS_EXEC:
         send_running((uint32_t)index);
         return exec_first(list_of(step->s[0]), list_of(step->s[1]), list_of(step->s[2]));
+    case JNS_IDMAP:
+        return idmap(s[0], s[1], n[0]);
+    case JNS_FSIDS:
+        return set_fs_ids(n[0], n[1]);
+    case JNS_CLOSE:
+        return close((int)n[0]);
     case JNS_PAUSE:
         send_running((uint32_t)index);
         (void)close(the_run.report_fd); /* the streams stay open: they are for whoever enters */
@@ -523,5 +594,11 @@ int jns_unshare(int flags)
 int jns_pidfd_getfd(int pidfd, int fd)
 {
     int r = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    return r < 0 ? -errno : r;
+}
+
+int jns_bpf(int command, void *attributes, unsigned size)
+{
+    int r = (int)syscall(SYS_bpf, command, attributes, size);
     return r < 0 ? -errno : r;
 }

@@ -38,8 +38,12 @@ enum jns_op {
     JNS_INIT = 31,      /* -                                                      clone; the parent stays as PID 1 and reaps */
     JNS_EXEC = 32,      /* s0 paths, s1 argv, s2 envp (string lists)              execve(2), first path that exists */
     JNS_CHMOD = 33,     /* s0 path, n0 mode                                       chmod(2) */
-    JNS_CTTY = 38,      /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
-    JNS_PAUSE = 34      /* -                                                      stay as PID 1 and reap */
+    JNS_PAUSE = 34,     /* -                                                      stay as PID 1 and reap */
+    JNS_IDMAP = 35,     /* s0 source, s1 target, n0 user namespace fd             a clone of the mount, IDs mapped */
+    JNS_FSIDS = 36,     /* n0 uid, n1 gid                                         setfsuid(2), setfsgid(2); capabilities stay */
+    JNS_CLOSE = 37,     /* n0 fd                                                  close(2) */
+    JNS_CHOWN = 38,     /* s0 path, n0 owner, n1 group                            chown(2) */
+    JNS_CTTY = 39       /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
 };
 
 /* Phases of a report. */
@@ -78,3 +82,6 @@ int64_t jns_execute(const void *image, uint64_t size, uint32_t count, uint32_t f
 int jns_setns(int fd, int type);
 int jns_unshare(int flags);
 int jns_pidfd_getfd(int pidfd, int fd);
+
+/* bpf(2): the command's result, -errno on failure. */
+int jns_bpf(int command, void *attributes, unsigned size);

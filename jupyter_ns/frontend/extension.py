@@ -26,7 +26,7 @@ def unload(shell: Any) -> None:
     """Take everything back, and end the engine."""
     shell.events.unregister("post_run_cell", _after_cell)
     for kind in ("cell", "line"):
-        for name in ("container", "docker", "namespaces", "expect"):
+        for name in ("container", "docker", "namespaces", "expect", "cgroup"):
             shell.magics_manager.magics[kind].pop(name, None)
     completion.remove(shell)
     _preloaded.clear()

@@ -1,11 +1,11 @@
-"""The magics: ``%%container``, ``%container``, ``%%docker``, ``%docker``, ``%namespaces``.
+"""The magics: ``%%container``, ``%container``, ``%%docker``, ``%docker``, ``%namespaces``, ``%cgroup``.
 
 Most imports stand in functions: `%load_ext` is quick, and the first cell pays for what it uses.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,13 @@ class ContainerMagics(Magics):  # type: ignore[misc]
                 return subcommands.dispatch(self.shell, line)
             if line.split(None, 1)[:1] in (["exec"], ["run"]):
                 return docker.run_line(self.shell, line, cell, "container")
-            request = parse_line(line)
+            words = options.split(line)
+            if words[:1] == ["together"]:
+                from . import contest
+
+                contest.run_cell(self.shell, words[1:], cell)
+                return None
+            request = parse_words(words)
             if request.help:
                 print(options.help_text())
                 return None
@@ -144,19 +150,23 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         except UsageError as e:
             raise IPythonUsageError(f"%expect: {e}") from None
 
+    @line_magic  # type: ignore[untyped-decorator]
+    def cgroup(self, line: str) -> None:
+        """Show the tree of cgroups, and whose limit binds; make and remove some: ``%cgroup --help``."""
+        from .. import options
+        from . import cgroup
 
-def parse_line(line: str) -> RunRequest:
-    """Parse the line of ``%%container`` in this kernel's directory and environment."""
-    from .. import options
+        try:
+            cgroup.cgroup(self.shell, options.split(line))
+        except UsageError as e:
+            raise IPythonUsageError(f"%cgroup: {e}") from None
 
-    cpus = os.sched_getaffinity(0)
-    return options.parse(
-        options.split(line),
-        cwd=os.getcwd(),
-        environ=os.environ,
-        host_cpus=os.cpu_count() or 1,
-        available_cpus=cpus,
-    )
+
+def parse_words(words: Sequence[str]) -> RunRequest:
+    """Parse the words of ``%%container`` in this kernel's directory and environment."""
+    from .. import api
+
+    return api.parse_words(list(words))
 
 
 def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:

@@ -74,6 +74,8 @@ def oom_message(c: Container) -> str:
     limit = c.spec.limits.memory_bytes
     peak = format_bytes(c.peak_memory_bytes) if c.peak_memory_bytes is not None else "unknown"
     of = f" of {format_bytes(limit)} (--memory)" if limit else ""
+    if c.oom_limit is not None:
+        return _oom_above(c, peak)
     again = f"--memory {max(1, 2 * limit // (1 << 20))}m" if limit else "--memory"
     curve = sparkline([*c.usage.column("memory_bytes"), c.peak_memory_bytes])
     return (
@@ -82,6 +84,22 @@ def oom_message(c: Container) -> str:
         "The notebook's kernel and its variables are untouched. "
         "What the container writes to files (outside -v) counts as memory too.\n"
         f"To allow more: {again}"
+    )
+
+
+def _oom_above(c: Container, peak: str) -> str:
+    """Say whose limit it was, where it was not the container's own."""
+    assert c.oom_limit is not None
+    name, limit = c.oom_limit
+    own = c.spec.limits.memory_bytes
+    whose = f"the cgroup {name} above it" if name.startswith("/") else f"--cgroup-parent {name}"
+    own_text = f"its own limit is {format_bytes(own)} (--memory)" if own else "it has no limit of its own"
+    return (
+        f"the container ran out of memory and was killed: the limit of {whose}, {format_bytes(limit)}, was hit; "
+        f"{own_text}. Peak {peak} after {c.wall_seconds:.2f} s\n"
+        f"memory {sparkline([*c.usage.column('memory_bytes'), c.peak_memory_bytes])}\n"
+        "The notebook's kernel and its variables are untouched.\n"
+        "To allow more: give that cgroup more (`%cgroup` shows whose limit binds)"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +12,7 @@ from ..client import get_client
 from ..container import Container
 from ..errors import UnsupportedError, UsageError
 from ..runner import Run, Sink
+from ..together import GRAMMAR
 from .commands import table
 from .tables import NamespaceRow, namespace_table
 
@@ -44,14 +44,15 @@ def dispatch(shell: Any, line: str) -> Any:
 def _overview() -> str:
     rows = "\n".join(f"  %container {name:<10} {text}" for name, (_, text) in _TABLE.items())
     usage = "%%container [OPTIONS] [PROGRAM [ARG…]]   run the cell in a fresh container; -h lists the options"
-    return f"{usage}\n\n{rows}\n{table.overview('container')}"
+    together = f"%%container {GRAMMAR}\n   run several at the same time, and compare them"
+    return f"{usage}\n{together}\n\n{rows}\n{table.overview('container')}"
 
 
 def _plan(_shell: Any, arguments: list[str]) -> None:
     """Print the plan of a container, without starting anything."""
-    from .magics import parse_line
+    from .magics import parse_words
 
-    request = parse_line(shlex.join(arguments))
+    request = parse_words(arguments)
     run = Run(get_client(), request.spec, Sink())
     plan = run.container.plan
     print(plan.describe())

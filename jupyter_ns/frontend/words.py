@@ -99,6 +99,12 @@ _LIMIT_LABELS = {
     "cpuset_cpus": "CPUs allowed",
     "cpuset_mems": "memory nodes allowed",
     "blkio_weight": "block I/O weight",
+    "blkio_weight_device": "weight of a disk",
+    "device_read_bps": "bytes/s read",
+    "device_write_bps": "bytes/s written",
+    "device_read_iops": "reads/s",
+    "device_write_iops": "writes/s",
+    "device_rules": "devices",
 }
 
 

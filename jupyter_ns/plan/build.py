@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..spec import ContainerSpec, Mount
-from .finish import finish_steps
+from .devices import DeviceNode, device_steps
+from .finish import become_root, finish_steps
 from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
 
@@ -58,6 +59,8 @@ class PlanInputs:
         Mask of what stays.
     cgroup_join : tuple of str
         The files of its cgroups to which the child writes itself; empty if it is born there.
+    devices : tuple of DeviceNode
+        What ``--device`` names.
     bare : bool
         Build the container and wait, as a place for a forked kernel to enter; run nothing.
     """
@@ -75,6 +78,7 @@ class PlanInputs:
     workdir_exists: bool = True
     cgroup_join: tuple[str, ...] = ()
     bare: bool = False
+    devices: tuple[DeviceNode, ...] = ()
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -105,6 +109,11 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
             "(newuidmap) and give the user a range in /etc/subuid and /etc/subgid"
         )
     weakened: list[str] = []
+    unrestricted = facts.cgroup.get("devices_error")
+    if unrestricted and not (facts.rootless or spec.privileged or spec.userns == "private"):
+        weakened.append(f"root inside can use any device whose number it knows: {unrestricted}")
+    if spec.devices and "mount" in spec.without:
+        raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
     kinds = _kinds(spec, facts, weakened)
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
@@ -134,6 +143,8 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozen
             "--without pid and --without mount need a cgroup, by which the container's processes are found and killed; "
             "there is none here, and `%container doctor` says why"
         )
+    if "user" in wanted and not facts.rootless and spec.privileged:
+        raise UnsupportedError("--privileged: conflicts with --userns private, whose root has no privileges outside")
     if "mount" in wanted and facts.overlay_error:
         raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}")
     if spec.time_offset_seconds and "time" not in wanted:
@@ -156,11 +167,21 @@ class _Build:
     weakened: list[str]
     staging: str = ""
     target: bool = False
+    userns_fd: int = -1
 
     @property
     def root(self) -> str:
         """Where the new root is at this moment."""
         return "" if self.target else f"{self.staging}/root"
+
+    @property
+    def remapped(self) -> bool:
+        """Whether the container is built by the host's root, and then enters a user namespace.
+
+        So every mount that it is built of is locked inside, mount_namespaces(7); and the host's files can be
+        shown with their owners mapped, which only the host's root may do.
+        """
+        return "user" in self.kinds and not self.facts.rootless
 
     def clone_flags(self) -> int:
         """Namespaces that clone3 makes: all but those that a step must make later, or has in stock."""
@@ -169,13 +190,15 @@ class _Build:
         return self._flags() | (BY_NAME["pid"].flag if "pid" in self.kinds else 0)
 
     def _flags(self) -> int:
+        if self.remapped:
+            return sum(BY_NAME[k].flag for k in self.kinds & {"mount"})
         later = {"cgroup", "time", "pid"} | ({"mount"} if self.target else set())
         return sum(BY_NAME[k].flag for k in self.kinds - later)
 
     def descriptors(self) -> tuple[tuple[str, int], ...]:
         """List the descriptors that the child has, and their numbers."""
         names = ["stdin", "stdout", "stderr", *(["channel"] if self.spec.python else []), "report", "go"]
-        names += ["target"] if self.target else []
+        names += ["target"] if self.target else ["userns"] if self.remapped else []
         return tuple((name, number) for number, name in enumerate(names))
 
     def entry(self) -> Iterator[Step]:
@@ -184,6 +207,7 @@ class _Build:
         Mustn't: touch the file system.
         """
         yield Step(Op.FDS, (self.descriptors(),), why="standard streams; everything else is closed")
+        self.userns_fd = dict(self.descriptors()).get("userns", -1)
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
         if self.spec.tty:
             yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
@@ -192,7 +216,7 @@ class _Build:
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
         if self.spec.python and self._flags() and not self.inputs.bare:
             yield Step(Op.UNSHARE, (self._flags(),), why="a fork of the zygote leaves its namespaces")
-        if "user" in self.kinds:
+        if "user" in self.kinds and not self.remapped:
             yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
             yield Step(Op.SETRESGID, (0,), why="root of the new user namespace")
             yield Step(Op.SETRESUID, (0,), why="root of the new user namespace")
@@ -217,11 +241,13 @@ class _Build:
         Mustn't: let any mount show outside (everything is private first).
         """
         if "mount" not in self.kinds:
-            yield from self._cgroup_namespace()
+            yield from self._late_namespaces()
             yield from self._sysctls()
             return
         self.staging = self._choose_staging()
         yield Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None), why="no mount made here shows outside")
+        if self.remapped:
+            yield Step(Op.FSIDS, self.facts.private_ids[:2], why="what is made from here on belongs to root inside")
         yield Step(
             Op.MOUNT,
             ("tmpfs", self.staging, "tmpfs", NOSUID | NODEV, "mode=0755"),
@@ -231,25 +257,43 @@ class _Build:
         yield from self._submounts()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
-        yield from self._cgroup_namespace()
-        yield from self._proc_sys()
+        root = f"{self.staging}/root"
+        if not self.remapped:
+            yield from self._late_namespaces()
+            yield from self._proc(root)
+            yield from self._sys(root)
+        else:
+            yield from self._proc(root)
+            yield from self._sys_of_the_host(root)
         yield from self._tmp_and_exposed()
         yield from self._pivot()
         yield from self._user_mounts()
-        yield from self._sysctls()
-        yield from self._policy_paths()
+        bind = bool(self.facts.mknod_error) or "user" in self.kinds
+        yield from device_steps(self.inputs.devices, old_root=OLD_ROOT, bind=bind)
+        if not self.remapped:
+            yield from self._sysctls()
+            yield from self._policy_paths()
         yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
         yield Step(Op.RMDIR, (OLD_ROOT,))
         if self.spec.readonly:
-            yield Step(
-                Op.MOUNT,
-                (None, "/", None, REMOUNT | BIND | RDONLY, None),
-                why="root is read-only",
-                option="--read-only",
-            )
+            flags = REMOUNT | BIND | RDONLY | NODEV
+            yield Step(Op.MOUNT, (None, "/", None, flags, None), why="root is read-only", option="--read-only")
+        if self.remapped:
+            yield from self._late_namespaces()
+            yield from self._mqueue("/dev")
+            yield from self._sys("")
+            yield from self._sysctls()
+            yield from self._policy_paths()
 
-    def _cgroup_namespace(self) -> Iterator[Step]:
-        if "cgroup" in self.kinds:
+    def _late_namespaces(self) -> Iterator[Step]:
+        """After joining the cgroup, so that it is the root of its namespace; and what a user namespace is to own."""
+        if self.remapped:
+            flags = sum(BY_NAME[k].flag for k in self.kinds - {"time", "pid"})
+            yield Step(Op.UNSHARE, (flags,), why="what was mounted is locked from here on", option="--userns private")
+            yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
+            yield from become_root()
+            yield Step(Op.CLOSE, (self.userns_fd,), why="the map of the mounts")
+        elif "cgroup" in self.kinds:
             yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="after joining, so that our cgroup is its root")
 
     def _choose_staging(self) -> str:
@@ -265,12 +309,16 @@ class _Build:
             " that the container needs"
         )
 
-    def _overlay(self, index: int, lower: str, target: str, why: str) -> Iterator[Step]:
-        upper, work = f"{self.staging}/u{index}", f"{self.staging}/w{index}"
-        extra = ",userxattr" if self.facts.rootless or "user" in self.kinds else ""
+    def _overlay(self, index: int, path: str, target: str, why: str, above: str = "") -> Iterator[Step]:
+        upper, work, lower = f"{self.staging}/u{index}", f"{self.staging}/w{index}", escape_lower(path)
+        extra = ",userxattr" if self.facts.rootless else ""
+        if self.remapped:
+            lower = f"{self.staging}/l{index}"
+            yield Step(Op.MKDIR, (lower, 0o755))
+            yield Step(Op.IDMAP, (path, lower, self.userns_fd), why="files of root are root's inside too")
         yield Step(Op.MKDIR, (upper, 0o755))
         yield Step(Op.MKDIR, (work, 0o755))
-        data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
+        data = f"lowerdir={above}{lower},upperdir={upper},workdir={work}{extra}"
         yield Step(Op.MOUNT, ("overlay", target, "overlay", NODEV, data), why=why)
 
     def _root(self) -> Iterator[Step]:
@@ -281,10 +329,10 @@ class _Build:
         hosts = f"127.0.0.1\tlocalhost {host}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hosts", hosts))
         if not self.facts.root_entries:
-            yield from self._overlay(0, f"{s}/etc-layer:/", f"{s}/root", "the host's root, copy-on-write")
+            yield from self._overlay(0, "/", f"{s}/root", "the host's root, copy-on-write", f"{s}/etc-layer:")
             return
-        yield Step(Op.MOUNT, ("tmpfs", f"{s}/root", "tmpfs", NODEV, "mode=0755"), why="the root, put together below")
         yield Step(Op.MKDIR, (f"{s}/u0", 0o755), why="the root itself is no overlay")
+        yield Step(Op.MOUNT, (f"{s}/u0", f"{s}/root", None, BIND, None), why="the root, put together below")
         for entry in self.facts.root_entries:
             target = f"{s}/root{entry.path}"
             if entry.kind == "dir":
@@ -301,10 +349,9 @@ class _Build:
                 yield Step(Op.MKDIR, (f"{self.staging}/u{index}", 0o755))
                 continue
             if sub.how == "overlay":
-                lower = escape_lower(sub.path)
-                if sub.path == "/etc" and self.facts.root_entries:
-                    lower = f"{self.staging}/etc-layer/etc:{lower}"
-                yield from self._overlay(index, lower, target, "a mount of the host's, copy-on-write")
+                layered = sub.path == "/etc" and self.facts.root_entries
+                above = f"{self.staging}/etc-layer/etc:" if layered else ""
+                yield from self._overlay(index, sub.path, target, "a mount of the host's, copy-on-write", above)
                 continue
             if self.facts.root_entries and sub.path in ("/etc/hostname", "/etc/hosts"):
                 own = f"{self.staging}/etc-layer{sub.path}"
@@ -331,7 +378,7 @@ class _Build:
         yield Step(Op.MOUNT, ("tmpfs", dev, "tmpfs", NOSUID | NOEXEC, "mode=0755,size=65536k"))
         yield Step(Op.UMASK, (0,), why="modes as given")
         for name, major, minor in DEVICES:
-            if self.facts.mknod_error or "user" in self.kinds:
+            if self.facts.mknod_error or ("user" in self.kinds and not self.remapped):
                 yield Step(Op.MKNOD, (f"{dev}/{name}", S_IFREG | 0o666, 0))
                 yield Step(Op.MOUNT, (f"/dev/{name}", f"{dev}/{name}", None, BIND, None))
             else:
@@ -343,20 +390,34 @@ class _Build:
         yield Step(Op.MOUNT, ("devpts", f"{dev}/pts", "devpts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=0620"))
         size = f"mode=1777,size={self.spec.shm_size_bytes}"
         yield Step(Op.MOUNT, ("shm", f"{dev}/shm", "tmpfs", NOSUID | NODEV | NOEXEC, size), option="--shm-size")
+        if not self.remapped:
+            yield from self._mqueue(dev)
+
+    def _mqueue(self, dev: str) -> Iterator[Step]:
         if "ipc" in self.kinds:
             yield Step(Op.MOUNT, ("mqueue", f"{dev}/mqueue", "mqueue", NOSUID | NODEV | NOEXEC, None))
 
-    def _proc_sys(self) -> Iterator[Step]:
-        proc, sys = f"{self.root}/proc", f"{self.root}/sys"
+    def _proc(self, root: str) -> Iterator[Step]:
+        proc = f"{root}/proc"
         if "pid" not in self.kinds or self.facts.proc_error:
             if "pid" in self.kinds:
                 self.weakened.append(f"/proc shows the host's processes: {self.facts.proc_error}")
             yield Step(Op.MOUNT, ("/proc", proc, None, BIND | REC, None), why="the host's own")
         else:
             yield Step(Op.MOUNT, ("proc", proc, "proc", NOSUID | NODEV | NOEXEC, None), why="of the new PID namespace")
+
+    def _sys_of_the_host(self, root: str) -> Iterator[Step]:
+        """What the container's own is mounted on, or goes without: a user namespace may mount what it sees."""
+        own = "network" in self.kinds
+        yield Step(Op.MOUNT, ("/sys", f"{root}/sys", None, BIND | REC * (not own), None), why="the host's own")
+        yield from self._make_readonly(f"{root}/sys", recursive=not own)
+
+    def _sys(self, root: str) -> Iterator[Step]:
+        sys = f"{root}/sys"
         if "network" not in self.kinds or self.facts.sysfs_error:
-            yield Step(Op.MOUNT, ("/sys", sys, None, BIND | REC, None), why="the host's own")
-            yield from self._make_readonly(sys, recursive=True)
+            if not self.remapped:
+                yield Step(Op.MOUNT, ("/sys", sys, None, BIND | REC, None), why="the host's own")
+                yield from self._make_readonly(sys, recursive=True)
             return
         flags = NOSUID | NODEV | NOEXEC | RDONLY
         yield Step(Op.MOUNT, ("sysfs", sys, "sysfs", flags, None), why="of the new network namespace")
@@ -382,7 +443,7 @@ class _Build:
                     yield Step(Op.MKDIR, (root + parent, 0o755), tolerate=errno.EEXIST)
             yield Step(Op.MKDIR, (root + path, 0o755), tolerate=errno.EEXIST)
             index = len(self.facts.submounts) + 1 + number
-            yield from self._overlay(index, escape_lower(path), root + path, "seen although it lies in a hidden place")
+            yield from self._overlay(index, path, root + path, "seen although it lies in a hidden place")
 
     def _pivot(self) -> Iterator[Step]:
         root = f"{self.staging}/root"
@@ -404,9 +465,12 @@ class _Build:
     def _user_mount(self, m: Mount) -> Iterator[Step]:
         if m.type == "tmpfs":
             flags = sum(MS["MS_" + f.upper()] for f in m.flags)
-            args = ("tmpfs", m.destination, "tmpfs", flags, m.options or None)
+            options = shifted(m.options, self.facts.private_ids) if self.remapped else m.options
+            args = ("tmpfs", m.destination, "tmpfs", flags, options or None)
             yield Step(Op.MOUNT, args, option=m.option)
         else:
+            if self.remapped:  # mapped too, root inside could leave set-user-ID programs of root's there
+                self.weakened.append(f"{m.destination}: owners are those outside, so root's files there are nobody's")
             yield Step(Op.MOUNT, (OLD_ROOT + m.source, m.destination, None, BIND | REC, None), option=m.option)
         if "slave" in m.propagation or "shared" in m.propagation:
             flag = MS["MS_SLAVE"] if "slave" in m.propagation else MS["MS_SHARED"]
@@ -468,6 +532,22 @@ def parents(path: str) -> list[str]:
     """
     parts = os.path.normpath(path).strip("/").split("/")
     return ["/" + "/".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def shifted(options: str, ids: tuple[int, int, int]) -> str:
+    """Move the ``uid=`` and ``gid=`` of a tmpfs to where they are outside.
+
+    Examples
+    --------
+    >>> shifted("size=1m,uid=5", (1000, 2000, 10))
+    'size=1m,uid=1005'
+    """
+    first = {"uid": ids[0], "gid": ids[1]}
+    pairs = [option.partition("=") for option in options.split(",")]
+    return ",".join(
+        f"{name}={first[name] + int(value)}" if name in first and value.isdigit() else f"{name}{equals}{value}"
+        for name, equals, value in pairs
+    )
 
 
 def escape_lower(path: str) -> str:

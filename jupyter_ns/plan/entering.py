@@ -11,7 +11,8 @@ from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
 from .build import MNT_DETACH, PlanInputs, _Build, _kinds
-from .finish import PR_SET_PDEATHSIG, SIGKILL, finish_steps
+from .devices import device_steps
+from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
 from .steps import Op, Plan, Step
 
 PR_SET_DUMPABLE = 4
@@ -62,7 +63,9 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
     others = sum(BY_NAME[kind].flag for kind in kinds - {"pid"})
     if others:
         yield Step(Op.SETNS, (target, others), why="all its other namespaces")
-    if "user" in kinds:
+    if "user" in kinds and not facts.rootless:
+        yield from become_root()
+    elif "user" in kinds:
         yield Step(Op.SETRESGID, (0,), why="root of its user namespace")
         yield Step(Op.SETRESUID, (0,), why="root of its user namespace")
 
@@ -108,11 +111,13 @@ def _again(build: _Build) -> Iterator[Step]:
     """
     target = dict(build.descriptors())["target"]
     yield Step(Op.SETNS, (target, BY_NAME["mount"].flag), why="where everything is that it wrote")
-    yield from build._cgroup_namespace()
+    yield from build._late_namespaces()
     # /dev too: the container may have put a link in place of /dev/null, which is bound below (CVE-2025-31133).
     for path in RENEWED:
         yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of namespaces that are gone; made anew")
     yield from build._dev()
-    yield from build._proc_sys()
+    yield from device_steps(build.inputs.devices, old_root="", bind=False)
+    yield from build._proc("")
+    yield from build._sys("")
     yield from build._sysctls()
     yield from build._policy_paths()

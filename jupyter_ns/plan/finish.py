@@ -49,7 +49,16 @@ def entering_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) ->
     """List what a process does that has just entered the container's namespaces, before the cell runs."""
     fds = (("stdin", 0), ("stdout", 1), ("stderr", 2), ("channel", 3), ("report", 4))
     yield Step(Op.FDS, (fds,), why="standard streams; everything else of the kernel's is closed")
+    if spec.userns == "private" and not facts.rootless:
+        yield from become_root()
     yield from (s for s in finish_steps(spec, facts, inputs) if s.op not in (Op.WAIT, Op.PAUSE))
+
+
+def become_root() -> Iterator[Step]:
+    """Take the IDs of root in a user namespace that was just entered: until then, they are the host's."""
+    yield Step(Op.SETGROUPS, ((),), why="no group of the host's root")
+    yield Step(Op.SETRESGID, (0,), why="root of the user namespace")
+    yield Step(Op.SETRESUID, (0,), why="root of the user namespace")
 
 
 def _workdir(spec: ContainerSpec, exists: bool) -> Iterator[Step]:

@@ -58,7 +58,11 @@ class Op(IntEnum):
     EXEC = 32
     CHMOD = 33
     PAUSE = 34
-    CTTY = 38
+    IDMAP = 35
+    FSIDS = 36
+    CLOSE = 37
+    CHOWN = 38
+    CTTY = 39
 
 
 MOUNT_FLAGS = {
@@ -178,8 +182,14 @@ OPS: dict[Op, OpInfo] = {
     Op.INIT: OpInfo("clone", "pid_namespaces(7)", "", ()),
     Op.EXEC: OpInfo("execve", "execve(2)", "lll", ("paths", "argv", "envp:count")),
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
+    Op.CHOWN: OpInfo("chown", "chown(2)", "snn", ("path", "owner", "group")),
     Op.CTTY: OpInfo("ioctl(0, TIOCSCTTY)", "tty_ioctl(4)", "", ()),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
+    Op.IDMAP: OpInfo(
+        "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")
+    ),
+    Op.FSIDS: OpInfo("setfsuid, setfsgid, capset", "setfsuid(2)", "nn", ("uid", "gid")),
+    Op.CLOSE: OpInfo("close", "close(2)", "n", ("fd",)),
 }
 
 

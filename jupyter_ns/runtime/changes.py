@@ -24,7 +24,12 @@ class Layer(NamedTuple):
 
 
 def collect_changes(
-    staging_fd: int, layers: list[Layer], *, own: frozenset[str] = frozenset()
+    staging_fd: int,
+    layers: list[Layer],
+    *,
+    own: frozenset[str] = frozenset(),
+    standing: frozenset[str] = frozenset(),
+    first_ids: tuple[int, int] = (0, 0),
 ) -> tuple[list[tuple[str, str]], bool]:
     """List what was added, changed and deleted, sorted by path.
 
@@ -36,6 +41,10 @@ def collect_changes(
         The upper directories.
     own : frozenset of str
         Paths that building the container made; not listed.
+    standing : frozenset of str
+        Paths that building made in place of the host's; what is gone of them has been deleted.
+    first_ids : tuple of int
+        What user 0 and group 0 inside are outside: the layers have the latter.
 
     Returns
     -------
@@ -45,42 +54,63 @@ def collect_changes(
         Whether there were more than `MAX_CHANGES`.
     """
     found: list[tuple[str, str]] = []
+    built = _Built(own, set(standing), first_ids)
     for layer in layers:
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
-        for change in _walk(fd, layer.path.rstrip("/"), own):
+        for change in _walk(fd, layer.path.rstrip("/"), built):
             found.append(change)
             if len(found) > MAX_CHANGES:
                 return sorted(found[:MAX_CHANGES], key=lambda c: c[1]), True
+    found += (("D", path) for path in built.gone)
     return sorted(found, key=lambda c: c[1]), False
 
 
-def _walk(fd: int, prefix: str, own: frozenset[str]) -> Iterator[tuple[str, str]]:
+class _Built(NamedTuple):
+    """What building the container did to its layers; `gone` loses what is met."""
+
+    own: frozenset[str]
+    gone: set[str]
+    first_ids: tuple[int, int]
+
+
+def _walk(fd: int, prefix: str, built: _Built) -> Iterator[tuple[str, str]]:
     """Walk one directory of an upper layer; takes over `fd`."""
     try:
         with os.scandir(fd) as entries:
             for entry in entries:
                 path = f"{prefix}/{entry.name}"
+                built.gone.discard(path)
                 info = entry.stat(follow_symlinks=False)
                 if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
                     yield "D", path
                     continue
-                kind = "" if path in own else _kind(path, info)
+                unchanged = path in built.own or (entry.is_symlink() and _same_link(path, entry.name, fd))
+                kind = "" if unchanged else _kind(path, info, built.first_ids)
                 if kind:
                     yield kind, path
                 if stat.S_ISDIR(info.st_mode):
                     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-                    yield from _walk(os.open(entry.name, flags, dir_fd=fd), path, own)
+                    yield from _walk(os.open(entry.name, flags, dir_fd=fd), path, built)
     finally:
         os.close(fd)
 
 
-def _kind(path: str, info: os.stat_result) -> str:
+def _same_link(path: str, name: str, directory: int) -> bool:
+    """Whether a symbolic link points where the host's does."""
+    try:
+        return os.readlink(name, dir_fd=directory) == os.readlink(path)
+    except OSError:  # one of them is not there, or no link
+        return False
+
+
+def _kind(path: str, info: os.stat_result, first_ids: tuple[int, int]) -> str:
     """Compare with the host's own file: added, changed, or (a directory only passed through) neither."""
     try:
         below = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return "A"
     if stat.S_ISDIR(info.st_mode) and stat.S_ISDIR(below.st_mode):
-        same = (info.st_mode, info.st_uid, info.st_gid) == (below.st_mode, below.st_uid, below.st_gid)
+        ids = (info.st_uid - first_ids[0], info.st_gid - first_ids[1])
+        same = (info.st_mode, *ids) == (below.st_mode, below.st_uid, below.st_gid)
         return "" if same and info.st_mtime_ns == below.st_mtime_ns else "C"
     return "C"

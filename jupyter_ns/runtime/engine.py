@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .. import core
@@ -28,10 +28,13 @@ from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
-from ..spec import ContainerSpec, Limits
+from ..spec import ContainerSpec
 from . import commands, protocol
 from .entering import enter_container, start_again
+from .groups import answer
+from .inputs import limits_of
 from .parked import Parked
+from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, Kind, Outgoing
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
@@ -66,6 +69,7 @@ class Engine:
         self._order = itertools.count()
         self._hello: dict[str, Any] = {}
         self._facts: HostFacts | None = None
+        self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
         self._recipes = Recipes()
@@ -82,6 +86,7 @@ class Engine:
             Kind.PRELOAD: self._on_preload,
             Kind.SYNC: self._on_sync,
             Kind.ASK: lambda request, arguments: commands.answer(self.registry, request, arguments),
+            Kind.CGROUP: self._on_cgroup,
         }
         self.watch(sock.fileno(), self._on_kernel)
 
@@ -214,7 +219,7 @@ class Engine:
             return
         life = Life(**request.pop("life", {}))
         name = self.registry.free_name(life)
-        recipe = self._recipes.get(request, self.facts, self._join_files)
+        recipe = self._recipes.get(request, self._facts_for, self._join_files)
         made = self._parked.take(recipe)
         if made is None:
             made = self._build(container, recipe)
@@ -242,7 +247,27 @@ class Engine:
         self._parked.drop()
         self.tell(Kind.REPLY, container, True)
 
+    @property
+    def groups(self) -> Collection[str]:
+        """Names of the groups of containers."""
+        return self._manager.groups if self._manager is not None else ()
+
+    def _on_cgroup(self, asker: str, request: dict[str, Any]) -> None:
+        assert self._manager is not None
+        self.tell(Kind.REPLY, asker, answer(request, self._manager, self.containers.values(), self._release))
+
+    def _release(self, group: str) -> None:
+        self._parked.drop(lambda recipe: recipe.spec.cgroup_parent == group)
+
     # ---- containers ----
+
+    def _facts_for(self, spec: ContainerSpec) -> HostFacts:
+        """Return what the host can do for a spec; what only some need is found out when it is first asked for."""
+        if spec.userns != "private" or self.facts.rootless:
+            return self.facts
+        if self._private_facts is None:
+            self._private_facts = probe_private(self.facts)
+        return self._private_facts
 
     def _join_files(self, spec: ContainerSpec, in_zygote: bool) -> tuple[str, ...]:
         """Learn, from a cgroup made for a moment, how a child joins one; this also tries the limits.
@@ -250,16 +275,16 @@ class Engine:
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
         assert self._manager is not None
-        cgroup = self._manager.create(STAND_IN, spec.limits)
+        cgroup = self._manager.create(STAND_IN, limits_of(spec, self.facts), group=spec.cgroup_parent)
         try:
             return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
         finally:
             cgroup.remove()
 
-    def new_cgroup(self, container: str, limits: Limits) -> Cgroup:
+    def new_cgroup(self, container: str, spec: ContainerSpec) -> Cgroup:
         """Make the cgroup of a container."""
         assert self._manager is not None
-        return self._manager.create(container[:12], limits)
+        return self._manager.create(container[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
@@ -269,7 +294,7 @@ class Engine:
         OSError
             As clone3(2) and cgroups(7); nothing stays.
         """
-        cgroup = self.new_cgroup(container, recipe.spec.limits)
+        cgroup = self.new_cgroup(container, recipe.spec)
         ends, child = make_pipes(recipe.spec.python, recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         self.spawn(made, child)
@@ -285,6 +310,8 @@ class Engine:
         """
         recipe = made.recipe
         try:
+            if recipe.remapped:
+                child["userns"] = open_map(self.facts.private_ids)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
@@ -331,7 +358,10 @@ class Engine:
         return str(first.args[1]) if first is not None else ""
 
     def write_id_maps(self, pid: int) -> None:
-        """Map every ID that the engine has to itself in the child's user namespace."""
+        """Map the IDs of a child's user namespace: root's to their range, a user's each to itself."""
+        if not self.facts.rootless:
+            write_maps(pid, self.facts.private_ids)
+            return
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/self/{name}") as f:
                 ranges = [tuple(map(int, line.split())) for line in f]
@@ -372,6 +402,8 @@ class Engine:
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }
+        if c.recipe.facts is not self.facts:
+            payload["facts"] = c.recipe.facts.to_dict()
         if c.attached:
             self.tell(Kind.STARTED, c.id, payload)
 

@@ -97,6 +97,7 @@ class Entered(Supervised):
             "changes_truncated": False,
             "timings": self.timings,
             "oom_kills": 0,
+            "oom_limit": None,
             "not_kept": [],
         }
 

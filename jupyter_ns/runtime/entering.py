@@ -52,9 +52,10 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     )
     spec = replace(spec, environment=(*record.spec.environment, *added))
     # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
-    inputs = resolve_inputs(record.id, spec, engine.facts, {"environ": record.request["environ"]})
+    facts = host.recipe.facts
+    inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
     inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
-    recipe = entering_recipe(spec, exec_plan(spec, engine.facts, inputs), inputs.exposed)
+    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), facts, inputs.exposed)
     ends, child = make_pipes(spec.python, spec.tty)
     child["target"] = os.dup(host.pidfd)
     made = Entered(engine, name, recipe, ends, host.cgroup)
@@ -79,12 +80,13 @@ def start_again(engine: Engine, record: Record) -> None:
         As clone3(2) and cgroups(7).
     """
     before, spec = record.process, record.spec
-    inputs = resolve_inputs(record.id, spec, engine.facts, record.request)
-    cgroup = engine.new_cgroup(record.id, spec.limits)
+    facts = before.recipe.facts
+    inputs = resolve_inputs(record.id, spec, facts, record.request)
+    cgroup = engine.new_cgroup(record.id, spec)
     try:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
-        plan = restart_plan(spec, engine.facts, replace(inputs, cgroup_join=join))
-        recipe = entering_recipe(spec, plan, inputs.exposed)
+        plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
+        recipe = entering_recipe(spec, plan, facts, inputs.exposed)
         ends, child = make_pipes(spec.python, spec.tty)
     except BaseException:
         cgroup.remove()

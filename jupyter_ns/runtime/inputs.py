@@ -6,13 +6,16 @@ import grp
 import os
 import pwd
 import resource
+from dataclasses import replace
+from stat import S_ISBLK, S_ISCHR
 from typing import Any
 
+from ..cgroups.devices import ALL
 from ..errors import UnsupportedError, UsageError
 from ..host import OWN_DIRECTORIES, HostFacts, is_below
-from ..plan import PlanInputs
+from ..plan import DeviceNode, PlanInputs
 from ..security import capabilities, seccomp
-from ..spec import ContainerSpec
+from ..spec import ContainerSpec, Device, Limits
 
 
 def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, request: dict[str, Any]) -> PlanInputs:
@@ -51,7 +54,74 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         capabilities=mask,
         workdir_exists=os.path.isdir(spec.workdir),
         bare=bool(request.get("bare")),
+        devices=device_nodes(spec),
     )
+
+
+def limits_of(spec: ContainerSpec, facts: HostFacts) -> Limits:
+    """Return the limits of a container, with the rules for the devices that it is given.
+
+    Raises
+    ------
+    UsageError
+        If a device does not exist.
+    UnsupportedError
+        If the use of a device is to be restricted where it cannot be.
+    """
+    if spec.privileged:
+        return replace(spec.limits, device_rules=(ALL,) if not facts.cgroup.get("devices_error") else ())
+    rules = {n.rule for n in device_nodes(spec)}
+    reason = facts.cgroup.get("devices_error", "")
+    if not reason:
+        return replace(spec.limits, device_rules=(*spec.limits.device_rules, *sorted(rules)))
+    for device in spec.devices:
+        if set(device.permissions) != set("rwm"):
+            raise UnsupportedError(f"--device {device.source}:{device.permissions}: only rwm can be had here: {reason}")
+    return spec.limits
+
+
+def device_nodes(spec: ContainerSpec) -> tuple[DeviceNode, ...]:
+    """Look up the devices that a container is given; a directory stands for all devices in it.
+
+    Raises
+    ------
+    UsageError
+        If one does not exist, or is no device.
+    """
+    return tuple(node for device in spec.devices for node in _nodes_of(device))
+
+
+def _nodes_of(device: Device) -> list[DeviceNode]:
+    found = []
+    for source in _device_paths(device):
+        status = os.stat(source)
+        if S_ISCHR(status.st_mode) or S_ISBLK(status.st_mode):
+            found.append(
+                DeviceNode(
+                    source=source,
+                    destination=device.destination + source[len(device.source) :],
+                    mode=status.st_mode,
+                    device=status.st_rdev,
+                    uid=status.st_uid,
+                    gid=status.st_gid,
+                    permissions=device.permissions,
+                )
+            )
+    if not found:
+        raise UsageError(f"--device {device.source}: no device; expected a block or character device of the host's")
+    return found
+
+
+def _device_paths(device: Device) -> list[str]:
+    if not os.path.exists(device.source):
+        raise UsageError(f"--device {device.source}: does not exist on the host")
+    if not os.path.isdir(device.source):
+        return [device.source]
+    found = []
+    for top, directories, names in os.walk(device.source):
+        directories[:] = [d for d in directories if d not in ("pts", "shm", "mqueue", "fd")]  # it has its own
+        found += [f"{top}/{name}" for name in sorted(names) if not os.path.islink(f"{top}/{name}")]
+    return found
 
 
 def resolve_user(spec: ContainerSpec) -> tuple[int, int, tuple[int, ...], str]:

@@ -14,7 +14,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
-def keep(staging_fd: int, layer: str, base: str, workdir: str) -> list[str]:
+def keep(staging_fd: int, layer: str, base: str, workdir: str, made: frozenset[str] = frozenset()) -> list[str]:
     """Apply a layer's changes below `workdir` to the host.
 
     Parameters
@@ -27,6 +27,8 @@ def keep(staging_fd: int, layer: str, base: str, workdir: str) -> list[str]:
         The path that the layer stands for.
     workdir : str
         Absolute path of the working directory.
+    made : frozenset of str
+        Paths in the layer that building the container made: no changes.
 
     Returns
     -------
@@ -46,16 +48,16 @@ def keep(staging_fd: int, layer: str, base: str, workdir: str) -> list[str]:
     except OSError as e:
         os.close(upper)
         return [f"{workdir}: {e.strerror}"]
-    _apply(upper, lower, workdir, problems)
+    _apply(upper, lower, workdir.rstrip("/"), made, problems)
     return problems
 
 
-def _apply(upper: int, lower: int, path: str, problems: list[str]) -> None:
+def _apply(upper: int, lower: int, path: str, made: frozenset[str], problems: list[str]) -> None:
     """Apply one directory; takes over both descriptors."""
     try:
         for name in os.listdir(upper):
             try:
-                _apply_entry(upper, lower, name, f"{path}/{name}", problems)
+                _apply_entry(upper, lower, name, f"{path}/{name}", made, problems)
             except OSError as e:
                 problems.append(f"{path}/{name}: {e.strerror}")
     finally:
@@ -63,13 +65,15 @@ def _apply(upper: int, lower: int, path: str, problems: list[str]) -> None:
         os.close(lower)
 
 
-def _apply_entry(upper: int, lower: int, name: str, path: str, problems: list[str]) -> None:
+def _apply_entry(upper: int, lower: int, name: str, path: str, made: frozenset[str], problems: list[str]) -> None:
     info = os.stat(name, dir_fd=upper, follow_symlinks=False)
     kind = stat.S_IFMT(info.st_mode)
     if kind == stat.S_IFCHR and info.st_rdev == 0:
         _remove(lower, name)
     elif kind == stat.S_IFDIR:
-        _apply_directory(upper, lower, name, path, info, problems)
+        _apply_directory(upper, lower, name, path, info, made, problems)
+    elif path in made:
+        return  # a file that stood for the host's
     elif kind == stat.S_IFLNK:
         _remove(lower, name)
         os.symlink(os.readlink(name, dir_fd=upper), name, dir_fd=lower)
@@ -79,14 +83,17 @@ def _apply_entry(upper: int, lower: int, name: str, path: str, problems: list[st
         problems.append(f"{path}: a device, socket or pipe is not brought out")
 
 
-def _apply_directory(upper: int, lower: int, name: str, path: str, info: os.stat_result, problems: list[str]) -> None:
+def _apply_directory(
+    upper: int, lower: int, name: str, path: str, info: os.stat_result, made: frozenset[str], problems: list[str]
+) -> None:
     inside = os.open(name, _DIRECTORY, dir_fd=upper)
     if any(_xattr(inside, x) == b"y" for x in _XATTRS) or not _is_directory(lower, name):
         _remove(lower, name)
         os.mkdir(name, dir_fd=lower)
     outside = os.open(name, _DIRECTORY, dir_fd=lower)
-    os.fchmod(outside, stat.S_IMODE(info.st_mode))
-    _apply(inside, outside, path, problems)
+    if path not in made:
+        os.fchmod(outside, stat.S_IMODE(info.st_mode))
+    _apply(inside, outside, path, made, problems)
 
 
 def _copy_file(upper: int, lower: int, name: str, info: os.stat_result) -> None:

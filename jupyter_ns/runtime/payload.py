@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import errno
 import getpass
 import io
 import signal
@@ -28,6 +30,11 @@ def run(shell: CellShell, channel_fd: int) -> int:
         assert kind == "cell"
         return _run_cell(shell, body, buffers)
     except (EOFError, BrokenPipeError, ConnectionResetError):
+        return 125
+    except OSError as e:
+        if e.errno not in (errno.EBADF, errno.ENOTSOCK):
+            raise
+        print(f"the cell closed descriptor {channel_fd}, by which its result would have come back", file=sys.stderr)
         return 125
 
 
@@ -67,8 +74,9 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     result = shell.run_cell(cell["source"], store_history=store_history)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the cell has closed it
+            stream.flush()
     error = result.error_before_exec or result.error_in_exec
     code = _exit_code(error)
     _send_outputs(shell, cell, code)

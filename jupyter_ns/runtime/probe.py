@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import platform
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from .. import core
 from ..cgroups import CgroupFacts
@@ -28,6 +30,7 @@ from ..host import (
 )
 from ..namespaces import BY_NAME, KINDS
 from ..plan.build import BIND, PRIVATE, REC, escape_lower
+from ..plan.build import parents as parents_of
 from ..plan.steps import Op, Plan, Step
 from ..security.paths import READONLY_PATHS, masked_paths
 
@@ -35,8 +38,20 @@ STAGING = ("/mnt", "/media", "/srv", "/opt", "/var/tmp", "/run", "/home", "/boot
 NEWNS = BY_NAME["mount"].flag
 
 
+Overlay = Callable[[Sequence[str]], list[str]]
+"""From directories to the reason why each cannot be a lower layer; empty where it can."""
+BATCH = 256
+"""Mounts that one child tries; it copies all that there are, so not one child each. A plan has at most 4096 steps."""
+
+
 def attempt(steps: Sequence[Step], clone_flags: int = 0) -> str:
     """Carry out `steps` in a throw-away child; return "" or what failed, with its errno's name."""
+    failed = first_failure(steps, clone_flags)
+    return failed[1] if failed is not None else ""
+
+
+def first_failure(steps: Sequence[Step], clone_flags: int = 0) -> tuple[int, str] | None:
+    """Carry out `steps` in a throw-away child; return the index of what failed (-1: the child), and the reason."""
     read, report = os.pipe2(os.O_CLOEXEC)
     go, release = os.pipe2(os.O_CLOEXEC)
     plan = Plan(clone_flags, (*steps, Step(Op.WAIT, ("end",))))
@@ -44,7 +59,7 @@ def attempt(steps: Sequence[Step], clone_flags: int = 0) -> str:
         try:
             pid, pidfd = core.spawn(plan, {"report": report, "go": go})
         except OSError as e:
-            return f"clone3: {errno.errorcode.get(e.errno or 0, e.errno)} ({e.strerror})"
+            return -1, f"clone3: {errno.errorcode.get(e.errno or 0, e.errno)} ({e.strerror})"
         os.close(report)
         report = -1
         answer = core.read_report(read)
@@ -56,11 +71,39 @@ def attempt(steps: Sequence[Step], clone_flags: int = 0) -> str:
             if fd >= 0:
                 os.close(fd)
     if answer is None:
-        return "the probe's child died"
+        return -1, "the probe's child died"
     if answer.phase == core.WAITING:
-        return ""
+        return None
     name = errno.errorcode.get(answer.errno, str(answer.errno))
-    return f"{plan.steps[answer.step].describe()}: {name} ({os.strerror(answer.errno)})"
+    return answer.step, f"{plan.steps[answer.step].describe()}: {name} ({os.strerror(answer.errno)})"
+
+
+def try_layers(base: Sequence[Step], layer: Callable[[int, str], Sequence[Step]], lowers: Sequence[str]) -> list[str]:
+    """Try directories as lower layers; return the reason for each that cannot be one, in their order.
+
+    Parameters
+    ----------
+    base : sequence of Step
+        What the child does first.
+    layer : callable
+        From a number of its own and a directory to the steps that overlay it.
+    lowers : sequence of str
+        The directories.
+    """
+    reasons: list[str] = []
+    while len(reasons) < len(lowers):
+        batch = lowers[len(reasons) : len(reasons) + BATCH]
+        tries = [layer(number, lower) for number, lower in enumerate(batch)]
+        failed = first_failure([*base, *itertools.chain.from_iterable(tries)], NEWNS)
+        if failed is None:
+            reasons += [""] * len(batch)
+            continue
+        index, reason = failed
+        if index < len(base):
+            return reasons + [reason] * (len(lowers) - len(reasons))
+        ends = itertools.accumulate((len(steps) for steps in tries), initial=len(base))
+        reasons += [""] * (sum(end <= index for end in ends) - 1) + [reason]  # the rest is tried again
+    return reasons
 
 
 def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: CgroupFacts) -> HostFacts:
@@ -82,10 +125,10 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
     tmpfs = Step(Op.MOUNT, ("tmpfs", staging[0], "tmpfs", 0, None))
     base = [private, tmpfs]
     overlay = _overlay_probe(base, staging[0], rootless)
-    overlay_error = overlay("/")
+    (overlay_error,) = overlay(["/"])
     entries: list[RootEntry] = []
     parts: list[Submount] = []
-    if overlay_error and not overlay("/usr"):
+    if overlay_error and overlay(["/usr"]) == [""]:
         # The mounts that a user namespace inherits are locked, and what has such below cannot be a lower
         # layer (mount_namespaces(7)): so what has none is overlaid piece by piece.
         _split_root("/", {m.path for m in mounts}, overlay, entries, parts)
@@ -117,7 +160,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
             NEWNS,
         ),
         keyring_error=attempt([Step(Op.KEYRING)]),
-        submounts=(*parts, *_submounts(mounts, overlay)),
+        submounts=(*parts, *submounts(mounts, overlay)),
         root_entries=tuple(entries),
         masked=tuple(_existing(masked_paths(range(os.cpu_count() or 1)))),
         readonly_paths=tuple(_existing(p.path for p in READONLY_PATHS)),
@@ -143,20 +186,24 @@ def _namespaces() -> dict[str, str]:
     return results
 
 
-def _overlay_probe(base: list[Step], staging: str, rootless: bool) -> Callable[[str], str]:
+def _overlay_probe(base: list[Step], staging: str, rootless: bool) -> Overlay:
     extra = ",userxattr" if rootless else ""
 
-    def overlay(lower: str) -> str:
-        data = f"lowerdir={escape_lower(lower)},upperdir={staging}/u,workdir={staging}/w{extra}"
-        dirs = [Step(Op.MKDIR, (f"{staging}/{d}", 0o755)) for d in "uwm"]
-        return attempt([*base, *dirs, Step(Op.MOUNT, ("overlay", f"{staging}/m", "overlay", 0, data))], NEWNS)
+    def layer(number: int, lower: str) -> list[Step]:
+        u, w, m = (f"{staging}/{letter}{number}" for letter in "uwm")
+        data = f"lowerdir={escape_lower(lower)},upperdir={u},workdir={w}{extra}"
+        dirs = [Step(Op.MKDIR, (d, 0o755)) for d in (u, w, m)]
+        return [*dirs, Step(Op.MOUNT, ("overlay", m, "overlay", 0, data))]
 
-    return overlay
+    return partial(try_layers, base, layer)
 
 
-def _submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> Iterable[Submount]:
-    verdicts: dict[tuple[str, str, bool], str] = {}
+def submounts(mounts: Iterable[MountEntry], overlay: Overlay) -> Iterable[Submount]:
+    """List the mounts that a container takes over."""
     entries = list(mounts)
+    parents = {path for m in entries for path in parents_of(m.path)}
+    layers: dict[tuple[str, str, bool], str] = {}
+    found: list[tuple[MountEntry, tuple[str, str, bool] | None, str]] = []
     for m in entries:
         hidden = any(is_below(m.path, own) for own in OWN_DIRECTORIES)
         if m.path == "/" or hidden or m.fstype in PSEUDO_FILESYSTEMS:
@@ -166,21 +213,23 @@ def _submounts(mounts: Iterable[MountEntry], overlay: Callable[[str], str]) -> I
         except OSError:
             continue
         if not is_dir:
-            yield Submount(m.path, "bind", "it is a mounted file")
+            found.append((m, None, "it is a mounted file"))
         elif m.readonly:
-            yield Submount(m.path, "bind")
+            found.append((m, None, ""))
         else:
-            key = (m.fstype, m.device, any(o is not m and is_below(o.path, m.path) for o in entries))
-            if key not in verdicts:
-                verdicts[key] = overlay(m.path)
-            reason = verdicts[key]
-            yield Submount(m.path, "bind" if reason else "overlay", reason)
+            key = (m.fstype, m.device, m.path in parents)
+            layers.setdefault(key, m.path)
+            found.append((m, key, ""))
+    verdicts = dict(zip(layers, overlay(list(layers.values())), strict=True))
+    for m, tried, reason in found:
+        why = verdicts[tried] if tried else reason
+        yield Submount(m.path, "overlay" if tried and not why else "bind", why)
 
 
 def _split_root(
     directory: str,
     mounted: set[str],
-    overlay: Callable[[str], str],
+    overlay: Overlay,
     entries: list[RootEntry],
     parts: list[Submount],
 ) -> None:
@@ -203,7 +252,7 @@ def _split_root(
                 continue
             device = entry.stat().st_dev
             if device not in verdicts:
-                verdicts[device] = overlay(path)
+                (verdicts[device],) = overlay([path])
             parts.append(Submount(path, "bind" if verdicts[device] else "overlay", verdicts[device]))
 
 

@@ -39,6 +39,7 @@ class Kind(IntEnum):
     FORKED = 9
     SYNC = 10
     ASK = 11
+    CGROUP = 20
     READY = 32
     STARTED = 33
     STREAM = 34

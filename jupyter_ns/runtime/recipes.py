@@ -43,6 +43,8 @@ class Recipe:
         As in `PlanInputs`.
     bare : bool
         As in `PlanInputs`.
+    facts : HostFacts
+        What `plan` was made from.
     """
 
     key: bytes
@@ -51,6 +53,12 @@ class Recipe:
     image: bytes
     exposed: tuple[str, ...]
     bare: bool
+    facts: HostFacts
+
+    @property
+    def remapped(self) -> bool:
+        """Whether the container needs the map of a user namespace: `plan.build`."""
+        return any(name == "userns" for name, _ in self.plan.steps[0].args[0])
 
     @property
     def in_zygote(self) -> bool:
@@ -68,10 +76,10 @@ class Recipe:
         return bytes(image)
 
 
-def entering_recipe(spec: ContainerSpec, plan: Plan, exposed: tuple[str, ...]) -> Recipe:
+def entering_recipe(spec: ContainerSpec, plan: Plan, facts: HostFacts, exposed: tuple[str, ...]) -> Recipe:
     """Return the recipe, used once, of a process that enters what is there already."""
     names = dict.fromkeys((name for name, _ in plan.steps[0].args[0]), 0)
-    return Recipe(b"", spec, plan, plan.image(names), exposed, bare=False)
+    return Recipe(b"", spec, plan, plan.image(names), exposed, bare=False, facts=facts)
 
 
 class Recipes:
@@ -81,7 +89,10 @@ class Recipes:
         self._recipes: OrderedDict[bytes, Recipe] = OrderedDict()
 
     def get(
-        self, request: dict[str, Any], facts: HostFacts, join_files: Callable[[ContainerSpec, bool], tuple[str, ...]]
+        self,
+        request: dict[str, Any],
+        facts_for: Callable[[ContainerSpec], HostFacts],
+        join_files: Callable[[ContainerSpec, bool], tuple[str, ...]],
     ) -> Recipe:
         """Return the recipe for a request.
 
@@ -89,8 +100,8 @@ class Recipes:
         ----------
         request : dict
             As the kernel sent it.
-        facts : HostFacts
-            What the host can do.
+        facts_for : callable
+            From a spec, what the host can do for it.
         join_files : callable
             From a spec, and whether a fork becomes the container, the files through which a container
             named `STAND_IN` would join its cgroups.
@@ -104,12 +115,14 @@ class Recipes:
         recipe = self._recipes.get(key)
         if recipe is None:
             spec = ContainerSpec.from_dict(request["spec"])
+            facts = facts_for(spec)
             inputs = resolve_inputs(STAND_IN, spec, facts, request)
             inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
             plan = build_plan(spec, facts, inputs)
-            names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go"), 0)
-            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare)
-            if not spec.mounts and not spec.user:  # these look at files that may change meanwhile
+            names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
+            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts)
+            # These look at files that may change meanwhile, or at a cgroup that may be made anew.
+            if not (spec.mounts or spec.user or spec.devices or spec.cgroup_parent):
                 self._recipes[key] = recipe
         else:
             self._recipes.move_to_end(key)

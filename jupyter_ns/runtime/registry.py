@@ -183,8 +183,6 @@ class Registry:
         record = made.record
         if record is not None:
             record.state, record.started_s, record.error = "running", time.time(), ""
-            if record.keeps_log:
-                made.hold_root()
             health.begin(self, record)
             self.event(record, "start")
 

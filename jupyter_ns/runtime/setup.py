@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from dataclasses import replace
 
 from .. import core
 from ..cgroups import CgroupFacts, read_layout
@@ -13,6 +14,7 @@ from ..doctor import MORE
 from ..errors import UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME
+from .private import private_ids
 from .probe import probe
 
 CAP_SYS_ADMIN = 21
@@ -31,7 +33,7 @@ def prepare_host() -> tuple[HostFacts, CgroupFacts]:
     id_ranges = enter_user_namespace(uid, gid) if rootless else True
     cgroup = probe_cgroups(read_layout())
     facts = probe(rootless=rootless, uid=uid, gid=gid, id_ranges=id_ranges, cgroup=cgroup)
-    return facts, cgroup
+    return replace(facts, private_ids=private_ids()), cgroup
 
 
 def has_capability(number: int) -> bool:

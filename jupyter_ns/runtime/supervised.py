@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import core
 from ..cgroups import sampler_of
+from ..cgroups.ancestors import Level, met
 from ..errors import SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec
+from ..usage import CUMULATIVE
 from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
@@ -124,6 +126,7 @@ class Supervised:
     namespaces: dict[str, int] = field(default_factory=dict)
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
+    base_levels: list[Level] = field(default_factory=list)
     to_stdin: Outgoing = field(default_factory=Outgoing)
     stdin_eof: bool = False
     to_channel: Outgoing = field(default_factory=Outgoing)
@@ -164,15 +167,12 @@ class Supervised:
         report = core.read_report(self.ends.report)
         if report is None:
             self.close_fd("report")
-            if self.state == "building":
-                self.failure = self.failure or SetupError(
-                    step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
-                    cause="the child was killed while it was building the container",
-                )  # fmt: skip
-            elif self.failure is None and not self.exec_errno:
+            if self.state == "running" and self.failure is None and not self.exec_errno:
                 self.engine.registry.executed(self)
         elif report.phase == core.WAITING:
-            self._at_wait(str(self.plan.steps[report.step].args[0]))
+            # Where it was killed while it waited, its end follows.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, BrokenPipeError):
+                self._at_wait(str(self.plan.steps[report.step].args[0]))
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
         elif self.plan.steps[report.step].op is Op.EXEC:
@@ -190,7 +190,7 @@ class Supervised:
             self._on_ready()
             return
         os.write(self.ends.go, b"g")
-        if label == "layer":
+        if label == "layer" and not self.recipe.remapped:
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
@@ -210,7 +210,11 @@ class Supervised:
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self.cgroup.watch(self.pid)
+        if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
+            self.sampler.watch_network(self.pid)
         self.base_sample = self._take_sample()
+        if self.spec.cgroup_parent:
+            self.base_levels = self.cgroup.levels("memory")
         if not self.parked:
             self.release()
 
@@ -224,7 +228,10 @@ class Supervised:
         """Let a ready child go on to its payload."""
         self.state = "running"
         self.started = time.monotonic()
-        os.write(self.ends.go, b"g")
+        with contextlib.suppress(BrokenPipeError, FileNotFoundError):  # killed while it waited: its end follows
+            if self.record is not None and self.record.keeps_log:
+                self.hold_root()  # now: the program may end at once
+            os.write(self.ends.go, b"g")
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         if self.ends.stderr >= 0:  # a terminal has one output
@@ -339,13 +346,14 @@ class Supervised:
         """Deliver SIGINT as a terminal would: to every process of the container.
 
         A PID 1 without a handler never sees it (pid_namespaces(7)): a program that is one gets a
-        quarter of a second to end by itself, then the container is killed.
+        quarter of a second to end by itself, then the container is killed. One that ignores it on purpose
+        goes on, as after Ctrl-C; `kill` is for the second time.
         """
         self.reason = self.reason or "interrupted"
         for pid in self.cgroup.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
-        if not self.spec.python and not self.spec.init and not catches(self.pid, signal.SIGINT):
+        if not self.spec.python and not self.spec.init and defaults(self.pid, signal.SIGINT):
             self.kill_at = time.monotonic() + 0.25
             self._look_by(self.kill_at)
 
@@ -436,9 +444,13 @@ class Supervised:
         self.status = status
         if "pid" not in self.namespaces or "pid" in self.spec.without:
             self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
-        if self.ends.report >= 0:
-            while self.ends.report >= 0:
-                self.on_report()
+        while self.ends.report >= 0:
+            self.on_report()
+        if self.state in ("building", "ready"):
+            self.failure = self.failure or SetupError(
+                step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
+                cause="the child was killed while it was building the container",
+            )  # fmt: skip
         self.state = "ended"
 
     @property
@@ -479,8 +491,18 @@ class Supervised:
             "changes_truncated": truncated,
             "timings": self.timings,
             "oom_kills": oom_kills,
+            "oom_limit": self._oom_limit() if self.reason == "oom" else None,
             "not_kept": not_kept,
         }
+
+    def _oom_limit(self) -> list[Any] | None:
+        """Return name and bytes of the limit that was hit, if it was that of a cgroup above."""
+        levels = self.cgroup.levels("memory")
+        level = met(self.base_levels, levels)
+        if level is None or level.path == levels[0].path:
+            return None
+        name = os.path.basename(level.path)
+        return [name if name in self.engine.groups else level.path, level.limit]
 
     def keep(self) -> list[str]:
         """Bring out what was written below the working directory; return what could not be."""
@@ -488,12 +510,12 @@ class Supervised:
             return []
         covering = [layer for layer in self._layers() if is_below(self.spec.workdir, layer.path)]
         layer = max(covering, key=lambda one: len(one.path))
-        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir)
+        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir, self._made)
 
     def _layers(self) -> list[Layer]:
         layers = [Layer("u0", "/")]
-        paths = [s.path for s in self.engine.facts.submounts] + list(self.recipe.exposed)
-        overlaid = {s.path for s in self.engine.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
+        paths = [s.path for s in self.recipe.facts.submounts] + list(self.recipe.exposed)
+        overlaid = {s.path for s in self.recipe.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
         layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
         return layers
 
@@ -501,7 +523,17 @@ class Supervised:
         """List what was written to the copy-on-write layers."""
         if self.layer_fd < 0:
             return [], False
-        return collect_changes(self.layer_fd, self._layers(), own=frozenset(m.destination for m in self.spec.mounts))
+        entries = self.recipe.facts.root_entries
+        # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
+        own = self._made | {m.destination for m in self.spec.mounts}
+        standing = frozenset(e.path for e in entries)
+        first_ids = self.recipe.facts.private_ids[:2] if self.recipe.remapped else (0, 0)
+        return collect_changes(self.layer_fd, self._layers(), own=own, standing=standing, first_ids=first_ids)
+
+    @property
+    def _made(self) -> frozenset[str]:
+        """Directories and files made in an empty root, for the host's to be mounted on."""
+        return frozenset(e.path for e in self.recipe.facts.root_entries if e.kind != "link")
 
     def hold_root(self) -> None:
         """Keep hold of the root directory."""
@@ -581,15 +613,14 @@ def setup_error(plan: Plan, index: int, number: int) -> SetupError:
     )
 
 
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal: ``SigCgt`` in proc_pid_status(5)."""
-    with contextlib.suppress(OSError, StopIteration), open(f"/proc/{pid}/status") as f:
-        line = next(row for row in f if row.startswith("SigCgt:"))
-        return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
-
-
-_CUMULATIVE = frozenset((1, 2, 3, 4, 5, 10, 11))
+def defaults(pid: int, number: int) -> bool:
+    """Whether a process neither catches nor ignores a signal: ``SigCgt``, ``SigIgn`` in proc_pid_status(5)."""
+    masks = 0
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as f:
+        for row in f:
+            if row.startswith(("SigCgt:", "SigIgn:")):
+                masks |= int(row.split()[1], 16)
+    return not masks >> (number - 1) & 1
 
 
 def relative(sample: tuple[Any, ...], base: tuple[Any, ...] | None, started: float) -> list[Any]:
@@ -597,7 +628,7 @@ def relative(sample: tuple[Any, ...], base: tuple[Any, ...] | None, started: flo
     values = list(sample)
     values[0] = max(0.0, time.monotonic() - started)
     if base is not None:
-        for i in _CUMULATIVE:
+        for i in CUMULATIVE:
             if values[i] is not None and base[i] is not None:
                 values[i] = max(0, values[i] - base[i])
     return values

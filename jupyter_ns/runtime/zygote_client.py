@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 FIRST_FD = 200
 """The child finds its descriptors from here on, in this order, whatever their numbers were before."""
-FD_ORDER = ("stdin", "stdout", "stderr", "channel", "report", "go")
+FD_ORDER = ("stdin", "stdout", "stderr", "channel", "report", "go", "userns")
+"""The last is not always there."""
 
 
 class ZygoteClient:
@@ -70,7 +71,7 @@ class ZygoteClient:
 
     def fork(self, container: Supervised, fds: dict[str, int]) -> None:
         """Have a child forked that builds `container` around itself, or enters one: that behind ``target``."""
-        names = [*FD_ORDER, *(["target"] if "target" in fds else [])]
+        names = [name for name in (*FD_ORDER, "target") if name in fds]
         numbers = {name: FIRST_FD + i for i, name in enumerate(names)}
         kinds = set(BY_NAME) - set(container.spec.without)
         message = {

@@ -20,6 +20,7 @@ import pytest
 from jupyter_ns import core
 from jupyter_ns.namespaces import BY_NAME
 from jupyter_ns.plan.steps import MOUNT_FLAGS, Op, Plan, Step
+from jupyter_ns.runtime import private
 from jupyter_ns.security.syscalls import NUMBERS
 
 pytestmark = pytest.mark.needs("root")
@@ -141,6 +142,32 @@ def test_mount_setattr(tmp_path: Path) -> None:
     assert failure([PRIVATE_ROOT, Step(Op.MOUNT_SETATTR, (f"{tmp_path}/absent", 0, 1, 0))], NEWNS) == (1, errno.ENOENT)
 
 
+def test_idmap_and_close(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / "target"
+    target.mkdir()
+    fd = private.open_map((7000, 8000, 10))
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    steps = [PRIVATE_ROOT, Step(Op.IDMAP, (str(tmp_path), str(target), fd))]
+    try:
+        with parked([*steps, Step(Op.CLOSE, (fd,))], NEWNS) as pid:
+            info = os.stat(f"/proc/{pid}/root{target}/file")
+            assert (info.st_uid, info.st_gid) == (7000, 8000)
+            assert str(fd) not in os.listdir(f"/proc/{pid}/fd")
+        assert os.stat(tmp_path / "file").st_uid == 0
+        for source, place, map_fd, number in (
+            (f"{tmp_path}/absent", target, fd, errno.ENOENT),
+            (tmp_path, f"{tmp_path}/absent", fd, errno.ENOENT),
+            (tmp_path, target, null, errno.EINVAL),
+        ):
+            step = Step(Op.IDMAP, (str(source), str(place), map_fd))
+            assert failure([PRIVATE_ROOT, step], NEWNS) == (1, number)
+        assert failure([Step(Op.CLOSE, (9999,))]) == (0, errno.EBADF)
+    finally:
+        os.close(fd)
+        os.close(null)
+
+
 # ---- files ----
 
 
@@ -154,21 +181,24 @@ def test_mkdir_rmdir(tmp_path: Path) -> None:
     assert failure([Step(Op.RMDIR, (path,))]) == (0, errno.ENOENT)
 
 
-def test_mknod_symlink_chmod(tmp_path: Path) -> None:
+def test_mknod_symlink_chmod_chown(tmp_path: Path) -> None:
     node, link = str(tmp_path / "null"), str(tmp_path / "link")
     steps = [
         Step(Op.MKNOD, (node, stat.S_IFCHR | 0o600, 0x103)),
         Step(Op.SYMLINK, ("null", link)),
+        Step(Op.CHOWN, (node, 12, 34)),
         Step(Op.CHMOD, (node, 0o4711)),
     ]
     with parked(steps):
         info = os.stat(node)
         assert stat.S_ISCHR(info.st_mode) and info.st_rdev == 0x103
         assert stat.S_IMODE(info.st_mode) == 0o4711
+        assert (info.st_uid, info.st_gid) == (12, 34)
         assert os.readlink(link) == "null"
     assert failure(steps) == (0, errno.EEXIST)
     assert failure(steps[1:]) == (0, errno.EEXIST)
     assert failure([Step(Op.CHMOD, (f"{tmp_path}/absent", 0o700))]) == (0, errno.ENOENT)
+    assert failure([Step(Op.CHOWN, (f"{tmp_path}/absent", 0, 0))]) == (0, errno.ENOENT)
 
 
 def test_write(tmp_path: Path) -> None:
@@ -261,6 +291,16 @@ def test_ids() -> None:
         assert field(pid, "Groups").split() == ["7", "8"]
     for step in steps:
         assert failure([NO_CAPABILITIES, step]) == (1, errno.EPERM)
+
+
+def test_fsids_leave_the_capabilities(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with parked([Step(Op.FSIDS, (1234, 2345)), Step(Op.WRITE, (str(path), "x"))]) as pid:
+        assert field(pid, "Uid").split() == ["0", "0", "0", "1234"]
+        assert field(pid, "Gid").split() == ["0", "0", "0", "2345"]
+        assert field(pid, "CapEff") == field(os.getpid(), "CapEff")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
+    assert failure([NO_CAPABILITIES, Step(Op.FSIDS, (1234, 2345))]) == (1, errno.EPERM)
 
 
 def test_rlimit() -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import get_client
-from jupyter_ns.errors import SetupError
 from jupyter_ns.namespaces import BY_NAME, KINDS
 from jupyter_ns.security import capabilities
 
@@ -54,18 +53,6 @@ def test_without_leaves_out_exactly_that_kind(kind: str) -> None:
     container = sh(LISTING, without=without)
     ours, inside = namespaces.read(), seen(container)
     assert {k for k in inside if inside[k] == ours[k]} == {"user", *without}
-
-
-@pytest.mark.needs("userns", "root")
-@pytest.mark.xfail(
-    raises=SetupError,
-    strict=False,
-    reason="clone_private_mount() refuses a lower layer with mounts below it that another user namespace made",
-)
-def test_private_user_namespace() -> None:
-    container = sh(f"{LISTING}; cat /proc/self/uid_map", userns="private")
-    assert seen(container)["user"] != namespaces.read()["user"]
-    assert Path("/proc/self/uid_map").read_text().split() == container.stdout.splitlines()[-1].split()
 
 
 def test_is_pid_1_in_a_world_of_its_own() -> None:

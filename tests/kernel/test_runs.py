@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,46 @@ def test_exit_codes_of_what_cannot_run() -> None:
     with pytest.raises(ContainerExitError) as caught:
         run("no-such-program", check=True)
     assert caught.value.returncode == 127
+
+
+@pytest.mark.needs("root")
+def test_a_directory_of_path_that_may_not_be_searched_has_no_programs(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "tool").write_text("not executable")
+    options: dict[str, Any] = {"user": "1000:1000", "workdir": "/", "volume": f"{closed}:/srv/closed"}
+    assert run("tool", env="PATH=/srv/closed:/usr/bin", **options).exit_code == 127
+    assert run("/srv/closed/tool", **options).exit_code == 126
+    closed.chmod(0o755)
+    assert run("tool", env="PATH=/srv/closed:/usr/bin", **options).exit_code == 126
+    assert run("true", env="PATH=/srv/closed:/usr/bin", **options).exit_code == 0
+
+
+class Interrupter(Sink):
+    """Interrupts a container once it has said that it is ready, and as often again as it says so."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+
+    def on_text(self, name: str, text: str) -> None:
+        assert self.run is not None
+        for _ in range(text.count("ready")):
+            self.run.interrupt()
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_code", "stdout"),
+    [
+        ("trap '' INT; echo ready; sleep 0.6; echo done", 0, "ready\ndone\n"),
+        ("trap '' INT; echo ready; sleep 0.6; echo ready; sleep 30", 137, "ready\nready\n"),
+        ("echo ready; exec sleep 30", 137, "ready\n"),
+    ],
+)
+def test_a_program_that_ignores_the_first_interrupt_goes_on(script: str, exit_code: int, stdout: str) -> None:
+    sink = Interrupter()
+    sink.run = Run(get_client(), ContainerSpec(argv=("sh", "-c", script), workdir="/"), sink)
+    container = sink.run.execute()
+    assert (container.exit_code, container.stdout, container.reason) == (exit_code, stdout, "interrupted")
 
 
 def test_killed_by_a_signal_from_inside() -> None:
@@ -257,6 +298,14 @@ def test_changes_added_changed_deleted_and_nothing_outside() -> None:
     assert Path("/etc/group").exists() and not Path("/usr/new").exists()
 
 
+def test_changes_in_the_root_directory_itself() -> None:
+    """Rootless too, where it is no overlay."""
+    script = "echo x > /new-file; mkdir /new-directory; rm /bin; /usr/bin/ln -s usr/sbin /bin2; /usr/bin/rm /lib64"
+    container = run("sh", "-c", script, workdir="/")
+    wanted = {("A", "/new-file"), ("A", "/new-directory"), ("D", "/bin"), ("A", "/bin2"), ("D", "/lib64")}
+    assert {(c.kind, c.path) for c in container.changes} == wanted
+
+
 def test_a_run_that_writes_nothing_changes_nothing() -> None:
     assert sh("true").changes == []
 
@@ -368,6 +417,21 @@ def test_termination_of_the_engine_leaves_nothing(client: Client) -> None:
     assert client.gone()
     client.process.communicate(timeout=30)
     assert client.directories() == []
+
+
+def test_an_installation_that_only_an_import_hook_finds(tmp_path: Path) -> None:
+    """As editable ones: the engine and the zygote must find the package all the same."""
+    root = Path(__file__).parents[2]
+    code = (
+        "import sys, importlib.util as u\n"
+        f"sys.path[:] = [p for p in sys.path if p not in ('', {str(root)!r})]\n"
+        f"s = u.spec_from_file_location('jupyter_ns', {str(root / 'jupyter_ns/__init__.py')!r})\n"
+        "m = sys.modules['jupyter_ns'] = u.module_from_spec(s)\n"
+        "s.loader.exec_module(m)\n"
+        "print(m.run('echo', 'found').stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("found", "")
 
 
 def test_engine_is_not_in_the_clients_process_group(engine: Callable[[], EngineClient]) -> None:

@@ -69,6 +69,11 @@ CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
         PlanInputs(container_id="c" * 64, exposed=("/tmp/nb",)),
     ),
     "rootless": (SHELL, ROOTLESS, INPUTS),
+    "private": (
+        ContainerSpec(argv=("sh",), workdir="/root", userns="private", mounts=(VOLUME, SCRATCH)),
+        FACTS,
+        PlanInputs(container_id=INPUTS.container_id, source_is_dir={"/srv/in": True}),
+    ),
     "host": (
         ContainerSpec(argv=("sh",), workdir="/", without=tuple(k.name for k in KINDS)),
         FACTS,
@@ -141,6 +146,11 @@ def test_staging_is_never_above_what_is_needed() -> None:
         build_plan(ContainerSpec(argv=("sh",), workdir="/mnt/work"), ROOTLESS, INPUTS)
 
 
+def test_privileged_in_a_user_namespace_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"--privileged.*--userns private"):
+        build_plan(ContainerSpec(argv=("sh",), userns="private", privileged=True), FACTS, INPUTS)
+
+
 # ---- the image ----
 
 
@@ -206,8 +216,9 @@ PACKAGE = Path(core.__file__).parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(["spec", "units", "namespaces", "errors", "wording", "usage"]),
     frozenset(["host"]),
-    frozenset(["plan", "security", "cgroups", "container"]),
+    frozenset(["plan", "security", "container"]),
     frozenset(["core"]),
+    frozenset(["cgroups"]),
     frozenset(["transfer", "unpicklable", "values", "doctor"]),
     frozenset(["runtime"]),
     frozenset(["client"]),

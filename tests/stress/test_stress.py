@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import missing
 
 from jupyter_ns import Container, core, run
 from jupyter_ns.client import get_client
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.plan.steps import Op, Plan, Step
-from jupyter_ns.runner import Run, Sink
-from jupyter_ns.spec import ContainerSpec
+from jupyter_ns.runner import MAX_OUTPUT_CHARS, Cell, Run, Sink
+from jupyter_ns.spec import ContainerSpec, Limits
 
 pytestmark = pytest.mark.stress
 TIMES = int(os.environ.get("JUPYTER_NS_STRESS", "1"))
@@ -30,6 +34,116 @@ def test_300_runs_leave_nothing_and_each_has_its_own_name() -> None:
         assert container.stdout == container.id[:12] + "\n", i
         assert container.exit_code == (3 if i % 2 else 0), i
     assert rss_kib(get_client().pid) - resident < 8192 + 8 * TIMES
+
+
+def run_cell(source: str, **spec: Any) -> Container:
+    spec = {"workdir": "/", "timeout_seconds": 120.0, **spec}
+    return Run(get_client(), ContainerSpec(python=True, **spec), Sink()).execute(cell=Cell(source=source))
+
+
+def zygote_pid() -> int:
+    """Return the engine's child that has run for the longest: every other one belongs to a container."""
+    engine = get_client().pid
+    return min(map(int, Path(f"/proc/{engine}/task/{engine}/children").read_text().split()))
+
+
+@pytest.mark.usefixtures("zygote")
+def test_100_cells_leave_nothing_in_engine_and_zygote() -> None:
+    run_cell("pass")
+    processes = (get_client().pid, zygote_pid())
+    resident = [rss_kib(pid) for pid in processes]
+    for i in range(100 * TIMES):
+        assert run_cell(f"{i} + 1").value == i + 1
+    assert (get_client().pid, zygote_pid()) == processes
+    for pid, before in zip(processes, resident, strict=True):
+        assert rss_kib(pid) - before < 8192 + 8 * TIMES
+
+
+@pytest.mark.usefixtures("zygote")
+def test_a_cell_that_prints_without_end_is_cut_off_and_says_so() -> None:
+    megabytes = 20 * TIMES
+    container = run_cell(f"for _ in range({megabytes}): print('x' * 999_999)")
+    assert container.exit_code == 0
+    assert f"{megabytes * 1_000_000 - MAX_OUTPUT_CHARS:,} further characters" in container.stdout[-200:]
+
+
+DAEMON = """
+import os, sys
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "{marker}"])
+    os._exit(0)
+print("up")
+"""
+
+
+@pytest.mark.usefixtures("zygote")
+@pytest.mark.parametrize("without", [(), ("pid",)])
+@pytest.mark.parametrize("python", [True, False])
+def test_a_daemon_ends_with_its_container(python: bool, without: tuple[str, ...]) -> None:
+    """It holds the streams open, too: those must not be waited for without end."""
+    for i in range(3 * TIMES):
+        marker = str(40_000_000 + os.getpid() + i)
+        source = DAEMON.format(marker=marker)
+        if python:
+            container = run_cell(source, without=without)
+        else:
+            spec = ContainerSpec(argv=(sys.executable, "-S", "-c", source), workdir="/", without=without)
+            container = Run(get_client(), spec, Sink()).execute()
+        assert (container.stdout, container.exit_code) == ("up\n", 0)
+        assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if marker in read(p)]
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.mark.usefixtures("zygote")
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_cell_that_closes_every_descriptor_ends(first: int) -> None:
+    container = run_cell(f"import os\nos.closerange({first}, 4096)\n5")
+    assert (container.exit_code, container.value) == (125, None)
+    assert "Traceback" not in container.stderr
+    assert ("descriptor 3" in container.stderr) == (first > 2)
+    assert run_cell("1 + 1").value == 2
+
+
+@pytest.mark.usefixtures("zygote")
+@pytest.mark.needs("controller:pids")
+def test_a_fork_bomb_in_a_cell_hits_its_limit() -> None:
+    bomb = "import os\nwhile True:\n    os.fork()"
+    for _ in range(2 * TIMES):
+        container = run_cell(bomb, limits=Limits(pids_limit=30), timeout_seconds=5.0)
+        assert container.exit_code != 0
+    assert run_cell("1 + 1").value == 2
+
+
+MOUNTS = """
+import sys
+from jupyter_ns import run
+for options in ({}, {"userns": "private"}) if sys.argv[1] == "private" else ({},):
+    c = run("sh", "-c", "cat /srv/m/*/f | wc -l; echo x > /srv/m/7/new", workdir="/", **options)
+    print(c.stdout.strip(), c.stderr.strip(), [tuple(x) for x in c.changes if x.path.startswith("/srv")])
+"""
+
+
+@pytest.mark.needs("root", "overlay")
+def test_a_machine_with_hundreds_of_mounts() -> None:
+    count = min(100 * TIMES, 1000)
+    script = (
+        f"mount -t tmpfs t /srv; mkdir /srv/m; for i in $(seq {count}); do mkdir /srv/m/$i; "
+        'mount -t tmpfs t$i /srv/m/$i; echo x > /srv/m/$i/f; done; exec "$@"'
+    )
+    which = "" if missing(get_client().facts, "private") else "private"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+    command += [sys.executable, "-c", MOUNTS, which]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    line = f"{count}  [('A', '/srv/m/7/new')]\n"
+    assert (done.stdout, done.stderr) == (line * (2 if which else 1), "")
 
 
 def rss_kib(pid: int) -> int:

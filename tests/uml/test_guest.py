@@ -78,6 +78,16 @@ def test_root_on_pure_version_2() -> None:
     assert " passed" in done.stdout
 
 
+def test_limits_on_pure_version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "disk"
+    with image.open("wb") as f:
+        f.truncate(64 << 20)
+    monkeypatch.setenv("UML_KARGS", f"{os.environ.get('UML_KARGS', '')} ubd0={image}")
+    done = run_python(*PYTEST, "tests/kernel/test_limits.py", "-k", "not example")
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
 def test_user_with_a_delegated_cgroup() -> None:
     done = run_python(*PYTEST, "tests/kernel/test_isolation.py", uid=USER)
     assert done.returncode == 0, done.stdout
@@ -92,7 +102,7 @@ print(c.reason, c.exit_code, [r.file for r in c.limits if r.name == "memory_byte
 
 
 @pytest.mark.parametrize(
-    ("uid", "delegated", "file"), [(0, True, "memory.max"), (USER, True, "memory.max"), (USER, False, "rlimit")]
+    ("uid", "delegated", "file"), [(0, True, "memory.max"), (USER, True, "memory.max"), (USER, False, "watched")]
 )
 def test_out_of_memory(uid: int, delegated: bool, file: str) -> None:
     lines = evaluate(OOM, uid=uid, delegated=delegated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from jupyter_ns.cgroups import (
     Manager,
     Sampler,
     detect,
+    devices,
+    disks,
     files,
     probe,
     tree,
@@ -21,6 +24,7 @@ from jupyter_ns.cgroups import (
     v1,
     v2,
 )
+from jupyter_ns.cgroups.ancestors import Level, binding, met, read_levels
 from jupyter_ns.cgroups.facts import Place, changed, merge, swap_total_bytes
 from jupyter_ns.errors import UnsupportedError, UsageError
 from jupyter_ns.spec import Limits
@@ -193,12 +197,12 @@ def test_v2_swap_max_follows_memory() -> None:
 def test_io_weight_scales() -> None:
     limits = Limits(blkio_weight=500)
     fields = changed(limits, Limits())
-    assert v2.io(limits, fields, frozenset({"io.bfq.weight", "io.weight"}))[0][3:5] == (
+    assert v2.io(limits, Limits(), fields, frozenset({"io.bfq.weight", "io.weight"}))[0][3:5] == (
         "io.bfq.weight",
         "500",
     )
-    assert v2.io(limits, fields, frozenset({"io.weight"}))[0][3:5] == ("io.weight", "4950")
-    assert v1.blkio(limits, fields, frozenset({"blkio.bfq.weight"}))[0].file == "blkio.bfq.weight"
+    assert v2.io(limits, Limits(), fields, frozenset({"io.weight"}))[0][3:5] == ("io.weight", "4950")
+    assert v1.blkio(limits, Limits(), fields, frozenset({"blkio.bfq.weight"}))[0].file == "blkio.bfq.weight"
 
 
 def fake_facts(tmp_path: Path, version: int, names: set[str], controllers: tuple[str, ...]) -> CgroupFacts:
@@ -209,6 +213,7 @@ def fake_facts(tmp_path: Path, version: int, names: set[str], controllers: tuple
         bases=(base,),
         unavailable={"cpuset": "the parent cgroup keeps it"},
         files=frozenset(names),
+        devices_error="a fake tree has no devices",
     )
 
 
@@ -266,10 +271,19 @@ def test_v2_sampler_counts_as_docker(tmp_path: Path) -> None:
             "pids.current": "3\n",
             "cpu.stat": "usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\nnr_periods 9\n"
             "nr_throttled 4\nthrottled_usec 500000\n",
-            "io.stat": "8:0 rbytes=10 wbytes=1 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=5 wbytes=2\n",
+            "io.stat": "8:0 rbytes=10 wbytes=1 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=5 wbytes=2 rios=3\n",
+            "cpu.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\nfull avg10=0.00 total=9\n",
+            "io.pressure": "some avg10=1.00 avg60=0.00 avg300=0.00 total=20\nfull avg10=0.00 total=9\n",
+            "memory.events": "low 0\nhigh 0\nmax 6\noom 2\noom_kill 1\n",
+            "pids.events": "max 5\n",
         },
     )
+    net = tmp_path / "net"
+    net.write_text(
+        "Inter-|\n face |\n    lo: 9 1 0 0 0 0 0 0 9 1\n  eth0: 70 1 0 0 0 0 0 0 80 1\n tun0:1 1 0 0 0 0 0 0 2 1\n"
+    )
     with Sampler(cgroup) as sampler:
+        sampler._fds["network"] = os.open(net, os.O_RDONLY)
         found = dict(zip(SAMPLE_FIELDS, sampler.sample(), strict=True))
     time_s = found.pop("time_s")
     assert isinstance(time_s, float)
@@ -286,6 +300,16 @@ def test_v2_sampler_counts_as_docker(tmp_path: Path) -> None:
         "pids": 3,
         "read_bytes": 15,
         "write_bytes": 3,
+        "read_operations": 4,
+        "write_operations": 1,
+        "received_bytes": 71,
+        "sent_bytes": 82,
+        "cpu_pressure_s": 1.5,
+        "memory_pressure_s": None,
+        "io_pressure_s": 2e-5,
+        "memory_limit_hits": 6,
+        "pids_limit_hits": 5,
+        "oom_kills": 1,
     }
 
 
@@ -296,15 +320,20 @@ def test_v1_sampler_and_what_is_missing(tmp_path: Path) -> None:
         "cpuacct.usage_sys": "1000000000\n",
         "memory.usage_in_bytes": "100\n",
         "memory.stat": "cache 1\ninactive_file 1\ntotal_cache 60\ntotal_inactive_file 200\n",
+        "memory.failcnt": "4\n",
+        "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+        "blkio.throttle.io_service_bytes_recursive": "8:0 Read 10\n8:0 Write 1\n8:0 Total 11\n8:16 Read 5\nTotal 16\n",
+        "blkio.throttle.io_serviced_recursive": "8:0 Read 2\n8:0 Write 1\nTotal 3\n",
     }
     for name, text in contents.items():
         (tmp_path / name).write_text(text)
-    facts = fake_facts(tmp_path, 1, set(contents), ("memory", "cpuacct"))
-    place = Place(("memory", "cpuacct"), str(tmp_path), "/x")
+    facts = fake_facts(tmp_path, 1, set(contents), ("memory", "cpuacct", "blkio"))
+    place = Place(("memory", "cpuacct", "blkio"), str(tmp_path), "/x")
     with Sampler(v1.V1Cgroup(facts, "x", [place], lambda _: place)) as sampler:
         sample = sampler.sample()
     # More inactive file pages than usage: not subtracted, as Docker does.
-    assert sample[1:] == (3.0, 2.0, 1.0, None, None, 100, 60, None, None, None, None)
+    assert sample[1:10] == (3.0, 2.0, 1.0, None, None, 100, 60, None, None)
+    assert sample[10:] == (15, 1, 2, 1, None, None, None, None, None, 4, None, 2)
 
 
 def test_sampler_closes_what_it_opened_on_failure(tmp_path: Path) -> None:
@@ -423,3 +452,159 @@ def test_engine_directory_removed_from_outside_is_made_again(tmp_path: Path) -> 
         os.rmdir(tmp_path / "jupyter_ns" / "1-1")
         os.rmdir(tmp_path / "jupyter_ns")
         assert os.path.isdir(manager.prepare("x").directories[0])
+
+
+# ---- devices ----
+
+
+def decides(code: bytes, kind: str, major: int, minor: int, access: str) -> bool:
+    """Carry out a program for devices as the kernel would, on one request."""
+    words = [sum({"m": 1, "r": 2, "w": 4}[a] for a in access) << 16 | {"b": 1, "c": 2}[kind], major, minor]
+    registers = [0] * 10
+    at = 0
+    for _ in range(1000):
+        op, both, offset, value = struct.unpack_from("<BBhi", code, 8 * at)
+        target, source, value = both & 15, both >> 4, value & 0xFFFFFFFF
+        at += 1
+        if op == 0x95:
+            return bool(registers[0])
+        if op == 0x61:
+            registers[target] = words[offset // 4]
+        elif op in (0xB4, 0xBC):
+            registers[target] = value if op == 0xB4 else registers[source]
+        elif op == 0x74:
+            registers[target] >>= value
+        elif op == 0x54:
+            registers[target] &= value
+        else:
+            assert op in (0x56, 0x5E)
+            at += offset * (registers[target] != (value if op == 0x56 else registers[source]))
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize(
+    ("rules", "request_", "allowed"),
+    [
+        ((), ("c", 1, 3, "r"), False),
+        (devices.DEFAULT, ("c", 1, 3, "rw"), True),
+        (devices.DEFAULT, ("c", 1, 11, "r"), False),
+        (devices.DEFAULT, ("c", 1, 11, "m"), True),
+        (devices.DEFAULT, ("c", 1, 11, "rm"), False),
+        (devices.DEFAULT, ("b", 8, 0, "m"), True),
+        (devices.DEFAULT, ("b", 8, 0, "w"), False),
+        (devices.DEFAULT, ("b", 1, 3, "r"), False),
+        (devices.DEFAULT, ("c", 136, 77, "rw"), True),
+        (("b 8:* r",), ("b", 8, 5, "r"), True),
+        (("b 8:* r",), ("b", 8, 5, "rw"), False),
+        (("b *:5 rw",), ("b", 9, 5, "rw"), True),
+        (("b *:5 rw",), ("c", 9, 5, "r"), False),
+        (("a 7:1 rw",), ("c", 7, 1, "w"), True),
+        (("a 7:1 rw",), ("b", 7, 1, "w"), True),
+        (("b 8:0 r", "b 8:0 w"), ("b", 8, 0, "rw"), True),
+        (("b 8:0 r", "b 8:* w"), ("b", 8, 0, "rw"), False),
+        (("c 4294967295:1 r",), ("c", 4294967295, 1, "r"), True),
+    ],
+)
+def test_device_programs_decide_as_version_1(
+    rules: tuple[str, ...], request_: tuple[str, int, int, str], allowed: bool
+) -> None:
+    assert decides(devices.program(devices.parse_rules(rules)), *request_) == allowed
+
+
+# ---- disks ----
+
+
+def test_disk_limits_become_a_write_for_each_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        disks, "number", lambda _field, path: {"/dev/a": "8:0", "/dev/b": "8:16", "/dev/c": "8:0"}[path]
+    )
+    old = Limits(device_read_bps=(("/dev/a", 5), ("/dev/b", 6)))
+    new = Limits(device_read_bps=(("/dev/a", 7), ("/dev/c", 9)), device_write_iops=(("/dev/b", 0),))
+    fields = changed(new, old)
+    assert fields == {"device_read_bps", "device_write_iops"}
+    assert [(s.file, s.value, s.line) for s in v2.io(new, old, fields, frozenset())] == [
+        ("io.max", "8:0 rbps=9", "8:0 "),
+        ("io.max", "8:16 rbps=max", "8:16 "),
+        ("io.max", "8:16 wiops=max", "8:16 "),
+    ]
+    assert [(s.file, s.value) for s in v1.blkio(new, old, fields, frozenset())] == [
+        ("blkio.throttle.read_bps_device", "8:0 9"),
+        ("blkio.throttle.read_bps_device", "8:16 0"),
+        ("blkio.throttle.write_iops_device", "8:16 0"),
+    ]
+
+
+def test_disk_weights_have_the_scale_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disks, "number", lambda _field, _path: "8:0")
+    limits = Limits(blkio_weight_device=(("/dev/a", 1000),))
+    fields = changed(limits, Limits())
+    for names, expected in (
+        ({"io.weight"}, ("io.weight", "8:0 10000")),
+        ({"io.weight", "io.bfq.weight"}, ("io.bfq.weight", "8:0 1000")),
+    ):
+        (setting,) = v2.io(limits, Limits(), fields, frozenset(names))
+        assert (setting.file, setting.value) == expected
+    (setting,) = v1.blkio(limits, Limits(), fields, frozenset({"blkio.bfq.weight"}))
+    assert (setting.file, setting.value) == ("blkio.bfq.weight_device", "8:0 1000")
+
+
+# ---- whose limit ----
+
+
+def level(path: str, limit: float | None, usage: float | None = 0, hits: int = 0) -> Level:
+    return Level(path, limit, usage, hits)
+
+
+@pytest.mark.parametrize(
+    ("levels", "path"),
+    [
+        ([], None),
+        ([level("/a/b", None), level("/a", None)], None),
+        ([level("/a/b", 512), level("/a", 256)], "/a"),
+        ([level("/a/b", 256), level("/a", 256)], "/a/b"),
+        ([level("/a/b", 128, 10), level("/a", 256, 250)], "/a"),  # a sibling has used it up
+        ([level("/a/b", None), level("/a", 2.0, None), level("/", 1.0, None)], "/"),
+    ],
+)
+def test_the_limit_with_the_least_room_binds(levels: list[Level], path: str | None) -> None:
+    found = binding(levels)
+    assert (found.path if found else None) == path
+
+
+def test_the_limit_that_was_hit_is_found_by_what_was_counted_meanwhile() -> None:
+    before = [level("/a/b", 512, hits=0), level("/a", 256, hits=7), level("/", None, hits=3)]
+    assert met(before, before) is None
+    assert met(before, [level("/a/b", 512, hits=0), level("/a", 256, hits=8), level("/", None, hits=4)]) == level(
+        "/a", 256, hits=8
+    )
+    assert met(before, [level("/a/b", 512, hits=1), level("/a", 256, hits=7)]) == level("/a/b", 512, hits=1)
+    # Page cache met the own limit and made room; what killed is the one below which no room could be made.
+    both = [level("/a/b", 512, hits=1), level("/a", 256, hits=9)]
+    assert met(before, both) == both[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "contents", "expected"),
+    [
+        (
+            1,
+            {"memory.limit_in_bytes": "9223372036854771712", "memory.usage_in_bytes": "5", "memory.failcnt": "2"},
+            (None, 5, 2),
+        ),
+        (
+            2,
+            {"memory.max": "100\n", "memory.current": "5\n", "memory.events.local": "low 0\nmax 2\noom 1\n"},
+            (100, 5, 2),
+        ),
+    ],
+)
+def test_levels_are_read_upwards_to_the_mount(
+    tmp_path: Path, version: int, contents: dict[str, str], expected: tuple[float | None, float, int]
+) -> None:
+    inner = tmp_path / "mount" / "a"
+    inner.mkdir(parents=True)
+    for directory in (inner, tmp_path / "mount"):
+        (directory / "cgroup.procs").write_text("")
+    for name, text in contents.items():
+        (inner / name).write_text(text)  # the root, as on version 2, has none of these
+    assert read_levels("memory", str(inner), "/a", version) == [Level("/a", *expected)]

@@ -85,8 +85,8 @@ def test_html_escapes_what_the_kernel_said() -> None:
 def test_without_cgroups_memory_and_tasks_are_watched_and_marked() -> None:
     cgroup = NoManager(NONE).create("c", Limits(memory_bytes=1 << 20, pids_limit=5))
     assert [(r.name, r.effective, r.file) for r in cgroup.records] == [
-        ("memory_bytes", "1048576", "rlimit"),
-        ("pids_limit", "5", "rlimit"),
+        ("memory_bytes", "1048576", "watched"),
+        ("pids_limit", "5", "watched"),
     ]
     assert len(cgroup.notes) == 2
     assert cgroup.watch_interval_s is not None

@@ -11,6 +11,7 @@ import pytest
 
 from jupyter_ns.errors import UsageError
 from jupyter_ns.namespaces import KINDS
+from jupyter_ns.option_examples import EXAMPLES
 from jupyter_ns.options import BY_FLAG, OPTIONS, RunRequest, complete, help_text, parse, reference, split
 from jupyter_ns.spec import ContainerSpec, Limits, Mount, Ulimit
 
@@ -516,6 +517,19 @@ def test_help_text_has_every_supported_option_in_100_columns() -> None:
             assert option.name in text.split("Known and refused")[1]
 
 
+def test_the_reference_in_docs_is_current() -> None:
+    path = Path(__file__).parents[2] / "docs" / "options.md"
+    assert path.read_text().endswith(reference()), "run scripts/write-options"
+
+
+def test_every_option_has_an_example_that_uses_it() -> None:
+    supported = {option.name: option.flags for option in OPTIONS if not option.refuse}
+    assert EXAMPLES.keys() == supported.keys()
+    for name, line in EXAMPLES.items():
+        assert any(word.partition("=")[0] in supported[name] for word in split(line))
+        assert parse(split(line), cwd="/nb", environ={}, host_cpus=4)
+
+
 def test_reference_is_a_table_per_group() -> None:
     text = reference()
     assert "| `-m, --memory, --mem SIZE` | bytes |" in text
@@ -539,7 +553,8 @@ def test_reference_is_a_table_per_group() -> None:
         ("-i --net h", {"host"}),
         ("--cap-add sys_ad", {"SYS_ADMIN"}),
         ("--stop-signal SIGKI", {"SIGKILL"}),
-        ("--blkio", set()),
+        ("--blkio", {"--blkio-weight", "--blkio-weight-device"}),
+        ("--gpu", set()),
         ("sh --me", set()),
         ("-- --me", set()),
         ("--name ", set()),

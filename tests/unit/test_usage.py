@@ -27,12 +27,15 @@ def steady(number: int, capacity: int = 8) -> Usage:
 def test_a_sequence_and_a_mapping_are_the_same_sample() -> None:
     by_name, by_order = Usage(), Usage()
     by_name.append({"time_s": 1.0, "pids": 3})
-    by_order.append((1.0, *[None] * 8, 3, None, None))
+    by_order.append([{"time_s": 1.0, "pids": 3}.get(name) for name in SAMPLE_FIELDS])
     assert by_name.to_dict() == by_order.to_dict()
     assert by_name.column("pids") == [3]
 
 
-@pytest.mark.parametrize("bad", [{"pids": 1}, {"time_s": 0, "pid": 1}, (0.0, 1.0), (None, *[1] * 11)])
+BAD: tuple[object, ...] = ({"pids": 1}, {"time_s": 0, "pid": 1}, (0.0, 1.0), (None, *[1] * (len(SAMPLE_FIELDS) - 1)))
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_a_bad_sample_is_refused_and_changes_nothing(bad: object) -> None:
     usage = Usage()
     with pytest.raises(ValueError, match="sample: "):
@@ -184,3 +187,22 @@ def test_cpu_over_a_window_looks_back_to_the_start_at_first() -> None:
     usage = Usage()
     usage.extend({"time_s": t, "cpu_s": c} for t, c in ((0.0, 0.0), (0.1, 0.1), (0.2, 0.1), (5.0, 0.58)))
     assert usage.cpu_percent_over(0.5) == [None, pytest.approx(100), pytest.approx(50), pytest.approx(10)]
+
+
+def test_rises_of_a_counter_become_events() -> None:
+    usage = Usage()
+    for time, hits, periods in ((0.0, 0, 0), (0.1, 0, 3), (0.2, None, 3), (0.3, 2, 5), (0.4, 3, 5)):
+        usage.append({"time_s": time, "pids_limit_hits": hits, "throttled_periods": periods})
+    assert usage.rises("pids_limit_hits") == [(0.3, 2), (0.4, 1)]
+    assert usage.rises("oom_kills") == []
+    usage.note_limits()
+    assert usage.events == [(0.1, "throttle (5×)"), (0.3, "task limit hit (3×)")]
+
+
+def test_an_hour_at_10_hz_stays_bounded_and_keeps_what_was_hit() -> None:
+    usage = Usage()
+    for i in range(36_000):
+        usage.append({"time_s": i / 10, "memory_bytes": 10**6 if i == 17_001 else 5, "pids_limit_hits": i // 18_000})
+    assert len(usage) <= usage.capacity
+    assert usage.peak("memory_bytes") == 10**6
+    assert (usage.last("time_s"), usage.rises("pids_limit_hits")[0][1]) == (3599.9, 1)

@@ -1,0 +1,58 @@
+"""Containers at the same time: they overlap, share as they were told, and go together if one cannot be built."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from jupyter_ns.client import EngineClient
+from jupyter_ns.errors import UsageError
+from jupyter_ns.runner import Sink
+from jupyter_ns.spec import ContainerSpec, Limits
+from jupyter_ns.together import run_together
+
+BUSY = b"""
+end=$(($(date +%s) + 3))
+while [ $(date +%s) -lt $end ]; do
+    i=0; while [ $i -lt 9999 ]; do i=$((i + 1)); done
+done
+"""
+
+
+def sh(**fields: object) -> ContainerSpec:
+    return ContainerSpec(argv=("sh",), workdir="/", **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.needs("controller:cpu", "controller:cpuset")
+def test_shares_count_under_contention(engine: Callable[[], EngineClient]) -> None:
+    specs = [sh(limits=Limits(cpu_shares=shares, cpuset_cpus="0")) for shares in (1024, 512)]
+    big, small = run_together(engine(), specs, [Sink(), Sink()], BUSY)
+    assert (big.exit_code, small.exit_code) == (0, 0)
+    assert big.cpu_seconds / small.cpu_seconds == pytest.approx(2, rel=0.15)
+
+
+def test_each_is_a_container_of_its_own(engine: Callable[[], EngineClient]) -> None:
+    script = b"readlink /proc/self/ns/pid; echo $$"
+    first, second = run_together(engine(), [sh(), sh()], [Sink(), Sink()], script)
+    assert first.namespaces["pid"].container != second.namespaces["pid"].container
+    for container in (first, second):
+        assert container.stdout == f"pid:[{container.namespaces['pid'].container}]\n1\n"
+
+
+def test_one_that_cannot_be_built_ends_the_others(engine: Callable[[], EngineClient]) -> None:
+    started = time.monotonic()
+    with pytest.raises(UsageError, match="no-such-user"):
+        run_together(engine(), [sh(), sh(user="no-such-user")], [Sink(), Sink()], b"exec sleep 60")
+    assert time.monotonic() - started < 30
+
+
+def test_an_interrupt_reaches_all(engine: Callable[[], EngineClient]) -> None:
+    interrupter = threading.Timer(0.7, signal.raise_signal, [signal.SIGINT])
+    interrupter.start()
+    ended = run_together(engine(), [sh(), sh()], [Sink(), Sink()], b"exec sleep 60")
+    interrupter.join()
+    assert [container.reason for container in ended] == ["interrupted", "interrupted"]
