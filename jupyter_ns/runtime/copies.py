@@ -73,8 +73,9 @@ class Copies:
             raise UsageError(f"cp {record.name}:{path}: {e.strerror}") from None
         finally:
             os.close(root)
+        first_ids = record.process.recipe.facts.private_ids[:2] if record.process.recipe.remapped else (0, 0)
         number = next(self._numbers)
-        self._writers[number] = TreeWriter(directory, owners=owners), directory, path
+        self._writers[number] = TreeWriter(directory, owners=owners, first_ids=first_ids), directory, path
         return {"copy": number, "name": name}
 
     def put(self, number: int, entries: list[Entry]) -> None:

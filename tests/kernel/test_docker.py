@@ -280,6 +280,13 @@ def test_cp_in_and_out_again(docker: Docker, tree: Path) -> None:
     assert docker("exec web cat /root/new") == "f"
 
 
+@pytest.mark.needs("userns", "root")
+def test_cp_into_a_user_namespace_gives_files_to_its_root(docker: Docker, tree: Path) -> None:
+    docker("run -d --name web --userns private host sleep 1000")
+    docker(f"cp {tree}/src web:/root")
+    assert docker("exec web stat -c %u:%g /root/src /root/src/sub/g") == "0:0\n0:0\n"
+
+
 def test_cp_follows_no_link_out(docker: Docker, tree: Path) -> None:
     links = f"ln -s {tree}/src /root/out; ln -s / /root/top; mkdir /root/d; ln -s /etc /root/d/etc"
     script = f"{links}; mkdir -p {tree}/src; echo ready; sleep 1000"
