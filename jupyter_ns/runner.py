@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import namespaces
@@ -146,6 +146,7 @@ class Run:
         self.container.make_plan = self._plan
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
+        self._joined: tuple[str, ...] = ()
         self.transfer_error: TransferError | None = None
         self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
         self._streams = {1: _Text("stdout"), 2: _Text("stderr")}
@@ -249,7 +250,8 @@ class Run:
         """Compile the plan once more: it is a pure function of what both sides know."""
         from .plan import build_plan
 
-        return build_plan(self.container.spec, self._facts, self._plan_inputs())
+        inputs = replace(self._plan_inputs(), cgroup_join=self._joined)
+        return build_plan(self.container.spec, self._facts, inputs)
 
     @staticmethod
     def _pack(cell: Cell) -> list[bytes | memoryview]:
@@ -337,6 +339,7 @@ class Run:
             kind: NamespaceID(own, payload["namespaces"].get(kind, own))
             for kind, own in self._kernel_namespaces.items()
         }
+        self._joined = tuple(payload.get("joined", ()))
         if "facts" in payload:  # some are found out only when a container needs them
             self._own_facts = HostFacts.from_dict(payload["facts"])
         self._sink.on_started(c)

@@ -29,7 +29,6 @@ SAMPLE_FIELDS = (
     "io_pressure_s",
     "memory_limit_hits",
     "pids_limit_hits",
-    "oom_kills",
 )
 """Fields of a sample, in order; the suffix is the unit.
 

@@ -313,7 +313,6 @@ class ProcSampler:
             "system_s": now.system_s,
             "memory_bytes": now.memory_bytes,
             "pids": now.tasks,
-            "oom_kills": self._cgroup.oom_kills(),
         }
         return tuple(known.get(name) for name in SAMPLE_FIELDS)
 

@@ -35,7 +35,6 @@ _FILES = {
         "operations": ("blkio", "blkio.throttle.io_serviced_recursive"),
         "memory_hits": ("memory", "memory.failcnt"),
         "pids_hits": ("pids", "pids.events"),
-        "ooms": ("memory", "memory.oom_control"),
     },
     2: {
         "cpu": ("", "cpu.stat"),  # exists without the controller, which only adds the throttling
@@ -51,6 +50,8 @@ _FILES = {
         "pids_hits": ("pids", "pids.events"),
     },
 }
+LOOPBACK_ONLY = -1
+"""In place of a descriptor: nothing comes in or goes out."""
 _PRESSURES = ("cpu_pressure", "memory_pressure", "io_pressure")
 
 
@@ -88,12 +89,19 @@ class Sampler:
     def watch_network(self, pid: int) -> None:
         """Count what the network namespace of a process receives and sends; its descriptor keeps that alive.
 
+        Interfaces must be there by now: where there is only loopback, nothing is read any more.
+
         Raises
         ------
         OSError
             ENOENT: the process has ended.
         """
-        self._fds["network"] = os.open(f"/proc/{pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+        if _interfaces(os.read(fd, SIZE)):
+            self._fds["network"] = fd
+        else:
+            os.close(fd)
+            self._fds["network"] = LOOPBACK_ONLY
 
     def sample(self) -> Sample:
         """Return what is used now, in the order of `SAMPLE_FIELDS`; None: this host does not say.
@@ -110,7 +118,9 @@ class Sampler:
     def close(self) -> None:
         """Close the descriptors."""
         while self._fds:
-            os.close(self._fds.popitem()[1])
+            fd = self._fds.popitem()[1]
+            if fd != LOOPBACK_ONLY:
+                os.close(fd)
 
     def __enter__(self) -> Sampler:
         return self
@@ -180,17 +190,21 @@ def _pids(fds: _Fds) -> Sample:
 
 def _io_v1(fds: _Fds) -> Sample:
     """Return bytes read and written, then operations, summed over the devices (``8:0 Read 4096``)."""
-    found: list[int | None] = []
-    for role in ("io", "operations"):
-        if role not in fds:
-            return None, None, None, None
-        sums = {b"Read": 0, b"Write": 0}
-        for line in os.pread(fds[role], SIZE, 0).splitlines():
-            words = line.split()
-            if len(words) == 3 and words[1] in sums:
-                sums[words[1]] += int(words[2])
-        found += sums.values()
-    return tuple(found)
+    if "io" not in fds or "operations" not in fds:
+        return None, None, None, None
+    data = os.pread(fds["io"], SIZE, 0)
+    if data == b"Total 0\n":  # it has used no disk: two lines of the other file need not be read either
+        return 0, 0, 0, 0
+    return (*_read_write(data), *_read_write(os.pread(fds["operations"], SIZE, 0)))
+
+
+def _read_write(data: bytes) -> Sample:
+    sums = {b"Read": 0, b"Write": 0}
+    for line in data.splitlines():
+        words = line.split()
+        if len(words) == 3 and words[1] in sums:
+            sums[words[1]] += int(words[2])
+    return tuple(sums.values())
 
 
 def _io_v2(fds: _Fds) -> Sample:
@@ -209,13 +223,18 @@ def _network(fds: _Fds) -> Sample:
     """Return bytes received and sent by all interfaces but loopback: proc_pid_net(5), "dev"."""
     if "network" not in fds:
         return None, None
+    if fds["network"] == LOOPBACK_ONLY:
+        return 0, 0
     received = sent = 0
-    for line in os.pread(fds["network"], SIZE, 0).splitlines()[2:]:
-        name, _, counters = line.partition(b":")
-        if name.strip() != b"lo":
-            numbers = counters.split()
-            received, sent = received + int(numbers[0]), sent + int(numbers[8])
+    for numbers in _interfaces(os.pread(fds["network"], SIZE, 0)):
+        received, sent = received + int(numbers[0]), sent + int(numbers[8])
     return received, sent
+
+
+def _interfaces(data: bytes) -> list[list[bytes]]:
+    """Return the counters of all interfaces but loopback."""
+    rows = (line.partition(b":") for line in data.splitlines()[2:])
+    return [counters.split() for name, _, counters in rows if name.strip() != b"lo"]
 
 
 def _no_pressure(_fds: _Fds) -> Sample:
@@ -240,18 +259,14 @@ def _total_s(fd: int) -> float | None:
 
 
 def _events_v1(fds: _Fds) -> Sample:
-    """Return hits of the memory limit and of the task limit, and tasks killed for memory."""
-    hits = int(os.pread(fds["memory_hits"], 32, 0)) if "memory_hits" in fds else None
-    ooms = _number(b"\n" + os.pread(fds["ooms"], 256, 0), b"\noom_kill ") if "ooms" in fds else None
-    return hits, _pids_hits(fds), ooms
+    """Return hits of the memory limit and of the task limit."""
+    return int(os.pread(fds["memory_hits"], 32, 0)) if "memory_hits" in fds else None, _pids_hits(fds)
 
 
 def _events_v2(fds: _Fds) -> Sample:
-    """Return hits of the memory limit and of the task limit, and tasks killed for memory."""
-    if "memory_hits" not in fds:
-        return None, _pids_hits(fds), None
-    data = b"\n" + os.pread(fds["memory_hits"], 512, 0)
-    return _number(data, b"\nmax "), _pids_hits(fds), _number(data, b"\noom_kill ")
+    """Return hits of the memory limit and of the task limit."""
+    hits = _number(b"\n" + os.pread(fds["memory_hits"], 512, 0), b"\nmax ") if "memory_hits" in fds else None
+    return hits, _pids_hits(fds)
 
 
 def _pids_hits(fds: _Fds) -> int | None:

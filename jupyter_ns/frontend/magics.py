@@ -1,4 +1,4 @@
-"""The magics: ``%%container``, ``%container``, ``%%docker``, ``%docker``, ``%namespaces``, ``%cgroup``.
+"""The magics: ``container``, ``docker``, ``namespaces``, ``cgroup``, ``expect``.
 
 Most imports stand in functions: `%load_ext` is quick, and the first cell pays for what it uses.
 """
@@ -45,14 +45,14 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         try:
             if cell is None:
                 return subcommands.dispatch(self.shell, line)
-            if line.split(None, 1)[:1] in (["exec"], ["run"]):
-                return docker.run_line(self.shell, line, cell, "container")
             words = options.split(line)
             if words[:1] == ["together"]:
                 from . import contest
 
                 contest.run_cell(self.shell, words[1:], cell)
                 return None
+            if words[:1] in (["exec"], ["run"]):
+                return docker.run_line(self.shell, line, cell, "container")
             request = parse_words(words)
             if request.help:
                 print(options.help_text())

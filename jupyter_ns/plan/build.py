@@ -114,13 +114,15 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
         weakened.append(f"root inside can use any device whose number it knows: {unrestricted}")
     if spec.devices and "mount" in spec.without:
         raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
-    kinds = _kinds(spec, facts, weakened)
+    kinds = _kinds(spec, facts, weakened, bare=inputs.bare)
+    if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
+        weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
 
 
-def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozenset[str]:
+def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], *, bare: bool) -> frozenset[str]:
     """Choose the kinds of namespace to make; refuse where a needed one cannot be made."""
     wanted = {k.name for k in KINDS} - set(spec.without)
     if spec.network == "host":
@@ -142,6 +144,12 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str]) -> frozen
         raise UnsupportedError(
             "--without pid and --without mount need a cgroup, by which the container's processes are found and killed; "
             "there is none here, and `%container doctor` says why"
+        )
+    if "user" in wanted and facts.rootless and spec.python and not bare:
+        # The zygote has made its PID namespace, whose /proc only a namespace above may mount.
+        raise UnsupportedError(
+            "--userns private: a Python cell of a user who is not root is in a user namespace already, the engine's; "
+            "leave the option out"
         )
     if "user" in wanted and not facts.rootless and spec.privileged:
         raise UnsupportedError("--privileged: conflicts with --userns private, whose root has no privileges outside")
@@ -166,13 +174,8 @@ class _Build:
     kinds: frozenset[str]
     weakened: list[str]
     staging: str = ""
-    target: bool = False
     userns_fd: int = -1
-
-    @property
-    def root(self) -> str:
-        """Where the new root is at this moment."""
-        return "" if self.target else f"{self.staging}/root"
+    target: bool = False
 
     @property
     def remapped(self) -> bool:
@@ -182,6 +185,11 @@ class _Build:
         shown with their owners mapped, which only the host's root may do.
         """
         return "user" in self.kinds and not self.facts.rootless
+
+    @property
+    def root(self) -> str:
+        """Where the new root is at this moment."""
+        return "" if self.target else f"{self.staging}/root"
 
     def clone_flags(self) -> int:
         """Namespaces that clone3 makes: all but those that a step must make later, or has in stock."""
@@ -198,7 +206,10 @@ class _Build:
     def descriptors(self) -> tuple[tuple[str, int], ...]:
         """List the descriptors that the child has, and their numbers."""
         names = ["stdin", "stdout", "stderr", *(["channel"] if self.spec.python else []), "report", "go"]
-        names += ["target"] if self.target else ["userns"] if self.remapped else []
+        if self.target:
+            names.append("target")
+        elif self.remapped:
+            names.append("userns")
         return tuple((name, number) for number, name in enumerate(names))
 
     def entry(self) -> Iterator[Step]:
@@ -206,8 +217,9 @@ class _Build:
 
         Mustn't: touch the file system.
         """
-        yield Step(Op.FDS, (self.descriptors(),), why="standard streams; everything else is closed")
-        self.userns_fd = dict(self.descriptors()).get("userns", -1)
+        fds = self.descriptors()
+        self.userns_fd = dict(fds).get("userns", -1)
+        yield Step(Op.FDS, (fds,), why="standard streams; everything else is closed")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
         if self.spec.tty:
             yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
@@ -257,7 +269,7 @@ class _Build:
         yield from self._submounts()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
-        root = f"{self.staging}/root"
+        root = self.root
         if not self.remapped:
             yield from self._late_namespaces()
             yield from self._proc(root)
@@ -276,14 +288,21 @@ class _Build:
         yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
         yield Step(Op.RMDIR, (OLD_ROOT,))
         if self.spec.readonly:
-            flags = REMOUNT | BIND | RDONLY | NODEV
-            yield Step(Op.MOUNT, (None, "/", None, flags, None), why="root is read-only", option="--read-only")
+            yield from self._readonly_root()
         if self.remapped:
             yield from self._late_namespaces()
             yield from self._mqueue("/dev")
             yield from self._sys("")
             yield from self._sysctls()
             yield from self._policy_paths()
+
+    def _readonly_root(self) -> Iterator[Step]:
+        """The root, and what else of the host's files is mounted below it; what ``-v`` brought in has its own say."""
+        layers = [s.path for s in self.facts.submounts if s.how == "overlay" and s.path != self.staging]
+        for path in (*layers, *self.inputs.exposed, "/"):
+            if not any(is_below(path, m.destination) for m in self.spec.mounts):
+                flags = REMOUNT | BIND | RDONLY | NODEV
+                yield Step(Op.MOUNT, (None, path, None, flags, None), why="read-only", option="--read-only")
 
     def _late_namespaces(self) -> Iterator[Step]:
         """After joining the cgroup, so that it is the root of its namespace; and what a user namespace is to own."""

@@ -45,7 +45,7 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
 
     Mustn't: bring anything of the host's along, or let the container look at the host's program that does this.
     """
-    kinds = _kinds(spec, facts, [])
+    kinds = _kinds(spec, facts, [], bare=inputs.bare)
     fds = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=[], target=True).descriptors()
     target = dict(fds)["target"]
     yield Step(Op.FDS, (fds,), why="standard streams; everything else is closed")
@@ -89,7 +89,7 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
     The descriptor ``target`` is that of the mount namespace, which holds all that the container wrote.
     """
     weakened: list[str] = []
-    kinds = _kinds(spec, facts, weakened)
+    kinds = _kinds(spec, facts, weakened, bare=inputs.bare)
     if "mount" not in kinds:
         raise UnsupportedError("start: a container without a mount namespace keeps nothing to start again from")
     if "user" in kinds:
@@ -117,7 +117,7 @@ def _again(build: _Build) -> Iterator[Step]:
         yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of namespaces that are gone; made anew")
     yield from build._dev()
     yield from device_steps(build.inputs.devices, old_root="", bind=False)
-    yield from build._proc("")
-    yield from build._sys("")
+    yield from build._proc(build.root)
+    yield from build._sys(build.root)
     yield from build._sysctls()
     yield from build._policy_paths()

@@ -298,9 +298,9 @@ class Plan:
     weakened: tuple[str, ...] = ()
 
     @property
-    def joins_cgroup(self) -> bool:
-        """Whether the child puts itself into its cgroup."""
-        return any(s.op is Op.WRITE and s.args[1] == "0" for s in self.steps[:16])
+    def cgroup_join(self) -> tuple[str, ...]:
+        """The files by which the child puts itself into its cgroup: `PlanInputs.cgroup_join`."""
+        return tuple(s.args[0] for s in self.steps[:16] if s.op is Op.WRITE and s.args[1] == "0")
 
     def describe(self, timings: Sequence[float] = ()) -> str:
         """List the steps with man pages, and microseconds each if `timings` (seconds) are given."""

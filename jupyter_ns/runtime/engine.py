@@ -85,8 +85,8 @@ class Engine:
             Kind.FORKED: lambda cid, code: self._with(cid, lambda c: c.on_forked_exit(int(code))),
             Kind.PRELOAD: self._on_preload,
             Kind.SYNC: self._on_sync,
-            Kind.ASK: lambda request, arguments: commands.answer(self.registry, request, arguments),
             Kind.CGROUP: self._on_cgroup,
+            Kind.ASK: lambda request, arguments: commands.answer(self.registry, request, arguments),
         }
         self.watch(sock.fileno(), self._on_kernel)
 
@@ -274,17 +274,22 @@ class Engine:
 
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
-        assert self._manager is not None
-        cgroup = self._manager.create(STAND_IN, limits_of(spec, self.facts), group=spec.cgroup_parent)
+        cgroup = self.new_cgroup(STAND_IN, spec)
         try:
             return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
         finally:
             cgroup.remove()
 
-    def new_cgroup(self, container: str, spec: ContainerSpec) -> Cgroup:
-        """Make the cgroup of a container."""
+    def new_cgroup(self, name: str, spec: ContainerSpec) -> Cgroup:
+        """Make a container's cgroup, with its limits.
+
+        Raises
+        ------
+        UsageError, UnsupportedError, OSError
+            As `Manager.create`.
+        """
         assert self._manager is not None
-        return self._manager.create(container[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        return self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
@@ -295,7 +300,7 @@ class Engine:
             As clone3(2) and cgroups(7); nothing stays.
         """
         cgroup = self.new_cgroup(container, recipe.spec)
-        ends, child = make_pipes(recipe.spec.python, recipe.spec.tty)
+        ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         self.spawn(made, child)
         return made
@@ -315,7 +320,7 @@ class Engine:
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
-                into = None if recipe.plan.joins_cgroup else made.cgroup.into_fd()
+                into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
                 pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
@@ -402,6 +407,8 @@ class Engine:
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }
+        if c.plan.cgroup_join:  # of this plan: other containers may be born in their cgroups
+            payload["joined"] = [path.replace(STAND_IN, c.container_id[:12]) for path in c.plan.cgroup_join]
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
         if c.attached:

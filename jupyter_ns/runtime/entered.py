@@ -45,7 +45,6 @@ class Entered(Supervised):
 
     def _on_ready(self) -> None:
         self.state = "ready"
-        self.release()
 
     def _sample(self, now: float) -> None:
         self.next_sample = now + 60.0
@@ -80,8 +79,7 @@ class Entered(Supervised):
     def on_exit(self, status: int) -> None:
         """The process has ended; what it left runs on in the container."""
         self.status = status
-        while self.ends.report >= 0:
-            self.on_report()
+        self.take_last_reports()
         self.state = "ended"
 
     def summary(self) -> dict[str, Any]:

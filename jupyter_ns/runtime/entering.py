@@ -51,12 +51,13 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
         replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
     )
     spec = replace(spec, environment=(*record.spec.environment, *added))
-    # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
     facts = host.recipe.facts
+    # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
     inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
     inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
-    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), facts, inputs.exposed)
-    ends, child = make_pipes(spec.python, spec.tty)
+    uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
+    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
+    ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     child["target"] = os.dup(host.pidfd)
     made = Entered(engine, name, recipe, ends, host.cgroup)
     made.container_id, made.namespaces = record.id, host.namespaces
@@ -79,15 +80,14 @@ def start_again(engine: Engine, record: Record) -> None:
     OSError
         As clone3(2) and cgroups(7).
     """
-    before, spec = record.process, record.spec
-    facts = before.recipe.facts
+    before, spec, facts = record.process, record.spec, record.process.recipe.facts
     inputs = resolve_inputs(record.id, spec, facts, record.request)
     cgroup = engine.new_cgroup(record.id, spec)
     try:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
         plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
-        recipe = entering_recipe(spec, plan, facts, inputs.exposed)
-        ends, child = make_pipes(spec.python, spec.tty)
+        recipe = entering_recipe(spec, plan, inputs.exposed, facts, inputs.uid)
+        ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     except BaseException:
         cgroup.remove()
         raise

@@ -45,6 +45,8 @@ class Recipe:
         As in `PlanInputs`.
     facts : HostFacts
         What `plan` was made from.
+    uid : int
+        The payload's user ID, as the engine counts.
     """
 
     key: bytes
@@ -54,6 +56,7 @@ class Recipe:
     exposed: tuple[str, ...]
     bare: bool
     facts: HostFacts
+    uid: int
 
     @property
     def remapped(self) -> bool:
@@ -76,10 +79,10 @@ class Recipe:
         return bytes(image)
 
 
-def entering_recipe(spec: ContainerSpec, plan: Plan, facts: HostFacts, exposed: tuple[str, ...]) -> Recipe:
+def entering_recipe(spec: ContainerSpec, plan: Plan, exposed: tuple[str, ...], facts: HostFacts, uid: int) -> Recipe:
     """Return the recipe, used once, of a process that enters what is there already."""
     names = dict.fromkeys((name for name, _ in plan.steps[0].args[0]), 0)
-    return Recipe(b"", spec, plan, plan.image(names), exposed, bare=False, facts=facts)
+    return Recipe(b"", spec, plan, plan.image(names), exposed, False, facts, uid)
 
 
 class Recipes:
@@ -120,7 +123,9 @@ class Recipes:
             inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
             plan = build_plan(spec, facts, inputs)
             names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
-            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts)
+            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts, inputs.uid)
+            if recipe.remapped:
+                recipe = replace(recipe, uid=facts.private_ids[0] + inputs.uid)
             # These look at files that may change meanwhile, or at a cgroup that may be made anew.
             if not (spec.mounts or spec.user or spec.devices or spec.cgroup_parent):
                 self._recipes[key] = recipe

@@ -64,8 +64,11 @@ class Ends:
             self.channel = None
 
 
-def make_pipes(python: bool, tty: bool = False) -> tuple[Ends, dict[str, int]]:
-    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names."""
+def make_pipes(python: bool, uid: int, *, tty: bool = False) -> tuple[Ends, dict[str, int]]:
+    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names.
+
+    The streams belong to user `uid`, so that the payload may open them again as /dev/stdout.
+    """
     if tty:
         to_stdin, from_stdout, from_stderr, stdin, stdout, stderr = open_terminal()
     else:
@@ -84,6 +87,8 @@ def make_pipes(python: bool, tty: bool = False) -> tuple[Ends, dict[str, int]]:
     for fd in (to_stdin, from_stdout, from_stderr):
         if fd >= 0:
             os.set_blocking(fd, False)
+        if fd >= 0 and uid and not tty:
+            os.fchown(fd, uid, -1)
     return ends, child
 
 
@@ -173,6 +178,8 @@ class Supervised:
             # Where it was killed while it waited, its end follows.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, BrokenPipeError):
                 self._at_wait(str(self.plan.steps[report.step].args[0]))
+            if self.state == "ready" and not self.parked:
+                self.release()
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
         elif self.plan.steps[report.step].op is Op.EXEC:
@@ -206,7 +213,6 @@ class Supervised:
 
     def _on_ready(self) -> None:
         """The child stands at its last wait: do all that can be done before the payload is wanted."""
-        self.state = "ready"
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self.cgroup.watch(self.pid)
@@ -215,8 +221,8 @@ class Supervised:
         self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
             self.base_levels = self.cgroup.levels("memory")
-        if not self.parked:
-            self.release()
+        self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.state = "ready"
 
     def unpark(self) -> None:
         """The payload is wanted: let go now, or as soon as the container is ready."""
@@ -228,9 +234,7 @@ class Supervised:
         """Let a ready child go on to its payload."""
         self.state = "running"
         self.started = time.monotonic()
-        with contextlib.suppress(BrokenPipeError, FileNotFoundError):  # killed while it waited: its end follows
-            if self.record is not None and self.record.keeps_log:
-                self.hold_root()  # now: the program may end at once
+        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
             os.write(self.ends.go, b"g")
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
@@ -444,6 +448,11 @@ class Supervised:
         self.status = status
         if "pid" not in self.namespaces or "pid" in self.spec.without:
             self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
+        self.take_last_reports()
+        self.state = "ended"
+
+    def take_last_reports(self) -> None:
+        """Read what the child said before it ended; one that ended before its payload began has failed."""
         while self.ends.report >= 0:
             self.on_report()
         if self.state in ("building", "ready"):
@@ -451,7 +460,6 @@ class Supervised:
                 step=0, steps=len(self.plan.steps), call="clone3", errno=errno.ECHILD,
                 cause="the child was killed while it was building the container",
             )  # fmt: skip
-        self.state = "ended"
 
     @property
     def drained(self) -> bool:
@@ -535,15 +543,9 @@ class Supervised:
         """Directories and files made in an empty root, for the host's to be mounted on."""
         return frozenset(e.path for e in self.recipe.facts.root_entries if e.kind != "link")
 
-    def hold_root(self) -> None:
-        """Keep hold of the root directory."""
-        self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
     def open_root(self) -> int:
         """Return a descriptor of the root directory; the caller closes it."""
-        if self.root_fd >= 0:
-            return os.dup(self.root_fd)
-        return os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.dup(self.root_fd)
 
     def layer_bytes(self) -> int:
         """Return the bytes that what it wrote takes."""

@@ -21,6 +21,8 @@ import msgpack
 
 from .. import core
 from ..namespaces import BY_NAME
+from ..plan.build import MNT_DETACH
+from ..plan.steps import Op, Plan, Step
 from . import payload
 from .shell import make_shell, warm_up
 from .zygote_client import FD_ORDER, FIRST_FD
@@ -204,6 +206,23 @@ def own_pid_namespace() -> None:
         os.close(current)
 
 
+def rejoin_mounts() -> None:
+    """Undo what `protect` did, except that this program is executed from a mount that is read-only.
+
+    Into a mount namespace of a user namespace above ours there is no way back; there the mount goes alone.
+    """
+    directory = os.getcwd()
+    fd = os.open(f"/proc/{os.getppid()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        core.setns(fd, BY_NAME["mount"].flag)
+        os.chdir(directory)
+    except PermissionError:
+        steps = (Step(Op.UMOUNT, (os.path.realpath(sys.executable), MNT_DETACH)),)
+        core.execute_image(Plan(0, steps).image({}), 1, -1, -1)
+    finally:
+        os.close(fd)
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -214,6 +233,7 @@ def main(fd: int) -> None:
     die_with_parent()
     if os.getppid() == 1:
         return  # the engine died before the line above
+    rejoin_mounts()
     own_pid_namespace()
     sys.argv[:] = [""]
     Zygote(socket.socket(fileno=fd)).run()

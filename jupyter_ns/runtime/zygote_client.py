@@ -9,21 +9,49 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from .. import core
 from ..errors import EngineError
 from ..namespaces import BY_NAME
+from ..plan.build import BIND, NODEV, NOEXEC, NOSUID, RDONLY, REC, REMOUNT
+from ..plan.steps import MOUNT_FLAGS, Op, Plan, Step
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .supervised import Supervised
 
+SLAVE = MOUNT_FLAGS["MS_SLAVE"]
 FIRST_FD = 200
 """The child finds its descriptors from here on, in this order, whatever their numbers were before."""
 FD_ORDER = ("stdin", "stdout", "stderr", "channel", "report", "go", "userns")
 """The last is not always there."""
+
+
+def protect(program: str) -> None:
+    """In a child of the engine: let the program that it is about to execute be on a mount that is read-only.
+
+    For /proc/self/exe leads a cell, which executes nothing, out of its root to the host's own file. The zygote
+    leaves the mount namespace again (`zygote.main`); the mount stays its program's.
+
+    Raises
+    ------
+    OSError
+        As mount(2).
+    """
+    kept = os.statvfs(program).f_flag & (NOSUID | NODEV | NOEXEC)  # locked in a user namespace
+    steps = (
+        Step(Op.UNSHARE, (BY_NAME["mount"].flag,)),
+        Step(Op.MOUNT, ("none", "/", None, REC | SLAVE, None)),
+        Step(Op.MOUNT, (program, program, None, BIND, None)),
+        Step(Op.MOUNT, (None, program, None, REMOUNT | BIND | RDONLY | kept, None)),
+    )
+    failed = core.execute_image(Plan(0, steps).image({}), len(steps), -1, -1)
+    if failed:
+        raise OSError(f"{steps[-failed - 1].describe()} failed")
 
 
 class ZygoteClient:
@@ -55,7 +83,13 @@ class ZygoteClient:
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
                 pass_fds=[theirs.fileno()],
+                preexec_fn=partial(protect, os.path.realpath(hello["executable"])),  # the engine has no threads
             )
+        except subprocess.SubprocessError as e:  # all that Popen says of `protect`
+            ours.close()
+            raise EngineError(
+                f"the zygote cannot be started: {hello['executable']} cannot be mounted read-only for it"
+            ) from e
         finally:
             theirs.close()
         self._sock = ours

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import missing
 
 from jupyter_ns import Container, namespaces
 from jupyter_ns.client import EngineClient, get_client
@@ -67,7 +68,8 @@ def test_its_namespaces() -> None:
     container, _ = cell(source)
     inodes, pid, hostname = container.value
     ours = namespaces.read()
-    assert {k.name for k in KINDS if k.proc in inodes and inodes[k.proc] != ours[k.name]} == set(ours) - {"user"}
+    own = set() if get_client().facts.rootless else {"user"}
+    assert {k.name for k in KINDS if k.proc in inodes and inodes[k.proc] != ours[k.name]} == set(ours) - own
     assert {k: n.container for k, n in container.namespaces.items()} == {
         k.name: inodes[k.proc] for k in KINDS if k.proc in inodes
     }
@@ -177,6 +179,37 @@ def test_a_cell_reads_no_descriptor_of_the_engines() -> None:
     assert [link.split(":")[0] for link in links] == ["pipe", "pipe", "pipe", "socket"]
     others = cell("import os\n[n for n in os.listdir('/proc/self/fd') if int(n) >= 4]")[0].value
     assert len(others) <= 1, others  # the listing's own
+
+
+CHANGE_ITS_PROGRAM = """
+import os
+mode, done = os.stat("/proc/self/exe").st_mode & 0o7777, []
+for name, change in {
+    "chmod": lambda path: os.chmod(path, mode),
+    "utime": os.utime,
+    "chown": lambda path: os.chown(path, -1, -1),
+    "write": lambda path: open(path, "r+b").close(),
+}.items():
+    try:
+        change("/proc/self/exe")
+        done.append(name)
+    except OSError:
+        pass
+done
+"""
+
+
+@pytest.mark.parametrize("userns", ["", "private"])
+def test_a_cell_cannot_reach_the_hosts_python_by_its_own_program(userns: str) -> None:
+    """CVE-2019-5736: a fork executes nothing inside, so /proc/self/exe is the host's file."""
+    facts = get_client().facts
+    if userns and (reason := missing(facts, "root") or missing(facts, "private")):
+        pytest.skip(reason)
+    program = os.path.realpath(sys.executable)
+    before = os.stat(program)
+    container, _ = cell(CHANGE_ITS_PROGRAM, userns=userns)
+    assert (container.value, container.stderr) == ([], "")
+    assert os.stat(program).st_ctime_ns == before.st_ctime_ns
 
 
 def test_preloading_right_after_a_cell_keeps_the_engine(engine: Callable[[], EngineClient]) -> None:

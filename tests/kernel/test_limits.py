@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from jupyter_ns import Container, options, run
+from jupyter_ns.cgroups import sampler
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.errors import ContainerOOMError, UnsupportedError, UsageError
 from jupyter_ns.frontend import cgroup as cgroup_magic
@@ -187,6 +188,16 @@ def test_rate_0_is_no_limit(engine: Callable[[], EngineClient]) -> None:
     assert record.effective in ("", f"{numbers(disk())} rbps=max wbps=max riops=max wiops=max")
 
 
+def test_a_weight_that_no_scheduler_looks_at_is_said(engine: Callable[[], EngineClient]) -> None:
+    if not {"blkio.bfq.weight", "io.bfq.weight"} & set(engine().facts.cgroup["files"]):
+        pytest.skip("the kernel has no BFQ")
+    schedulers = [path.read_text() for path in Path("/sys/block").glob("*/queue/scheduler")]
+    container = run("true", blkio_weight=300)
+    assert any("BFQ" in note for note in container.weakened) == (not any("[bfq]" in text for text in schedulers))
+    (record,) = (r for r in container.limits if r.name == "blkio_weight")
+    assert record.effective.split()[-1] == "300"
+
+
 # ---- groups ----
 
 
@@ -322,6 +333,23 @@ def test_an_empty_network_sent_nothing_and_the_host_s_is_not_counted() -> None:
     if get_client().facts.cgroup["version"]:
         assert (container.usage.last("received_bytes"), container.usage.last("sent_bytes")) == (0, 0)
     assert sh("true", network="host").usage.last("received_bytes") is None
+
+
+@pytest.mark.skipif(not Path("/proc/pressure/cpu").exists(), reason="a kernel without PSI")
+def test_pressure_is_read_as_the_kernel_writes_it() -> None:
+    """The host's own has the format of a cgroup's."""
+    fd = os.open("/proc/pressure/cpu", os.O_RDONLY)
+    try:
+        before, read, after = _total_us(), sampler._total_s(fd), _total_us()
+    finally:
+        os.close(fd)
+    assert read is not None
+    assert before <= round(read * 1e6) <= after
+
+
+def _total_us() -> int:
+    line = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+    return int(dict(field.split("=") for field in line.split()[1:])["total"])
 
 
 # ---- the reference ----

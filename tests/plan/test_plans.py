@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from jupyter_ns import core
 from jupyter_ns.errors import UnsupportedError
 from jupyter_ns.host import HostFacts, Submount
 from jupyter_ns.namespaces import KINDS
-from jupyter_ns.plan import Plan, PlanInputs, build_plan
+from jupyter_ns.plan import DeviceNode, Plan, PlanInputs, build_plan
 from jupyter_ns.plan.entering import exec_plan, restart_plan
 from jupyter_ns.plan.steps import OPS, Op, Step
 from jupyter_ns.spec import ContainerSpec, Mount
@@ -151,6 +152,12 @@ def test_privileged_in_a_user_namespace_is_refused() -> None:
         build_plan(ContainerSpec(argv=("sh",), userns="private", privileged=True), FACTS, INPUTS)
 
 
+def test_a_users_cell_in_one_more_user_namespace_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"--userns private.*already"):
+        build_plan(ContainerSpec(python=True, userns="private"), ROOTLESS, INPUTS)
+    build_plan(ContainerSpec(argv=("sh",), userns="private"), ROOTLESS, INPUTS)
+
+
 # ---- the image ----
 
 
@@ -208,6 +215,45 @@ def test_surrogates_of_undecodable_names_survive() -> None:
 def test_an_unknown_descriptor_name_is_an_error() -> None:
     with pytest.raises(KeyError):
         Plan(0, (Step(Op.FDS, ((("absent", 0),),)),)).image({})
+
+
+FUSE = DeviceNode(
+    source="/dev/fuse", destination="/dev/fuse", mode=0o20666, device=0xAE5, uid=0, gid=44, permissions="rw"
+)
+DISK = DeviceNode(source="/dev/sda", destination="/opt/disk", mode=0o60660, device=0x800, uid=0, gid=6, permissions="r")
+
+
+def device_plan(spec: ContainerSpec, facts: HostFacts) -> list[str]:
+    """Return the steps that ``--device`` asked for."""
+    inputs = PlanInputs(container_id=INPUTS.container_id, devices=(FUSE, DISK))
+    return [step.describe() for step in build_plan(spec, facts, inputs).steps if step.option.startswith("--device")]
+
+
+def test_devices_get_nodes_of_their_own_below_dev_and_are_bound_elsewhere() -> None:
+    assert (FUSE.rule, DISK.rule) == ("c 10:229 rw", "b 8:0 r")
+    bound = [
+        'mkdir("/opt", 0755)  [EEXIST is fine]',
+        'mknod("/opt/disk", S_IFREG|0666, 0:0)  [EEXIST is fine]',
+        'mount("/.jupyter_ns-old-root/dev/sda", "/opt/disk", NULL, MS_BIND, NULL)',
+    ]
+    assert device_plan(SHELL, FACTS) == [
+        'mkdir("/dev", 0755)  [EEXIST is fine]',
+        'mknod("/dev/fuse", S_IFCHR|0666, 10:229)  [EEXIST is fine]',
+        'chown("/dev/fuse", 0, 44)',
+        *bound,
+    ]
+    rootless = device_plan(SHELL, ROOTLESS)
+    assert 'mount("/.jupyter_ns-old-root/dev/fuse", "/dev/fuse", NULL, MS_BIND, NULL)' in rootless
+    assert rootless[-3:] == bound
+
+
+def test_devices_that_cannot_be_restricted_are_said_where_root_could_use_them() -> None:
+    unrestricted = replace(FACTS, cgroup={"version": 1, "devices_error": "not mounted on this system"})
+    note = "root inside can use any device whose number it knows: not mounted on this system"
+    assert note in build_plan(SHELL, unrestricted, INPUTS).weakened
+    assert note not in build_plan(replace(SHELL, privileged=True), unrestricted, INPUTS).weakened
+    rootless = replace(ROOTLESS, cgroup={"version": 2, "devices_error": "bpf(2) says: Operation not permitted"})
+    assert not any("any device" in line for line in build_plan(SHELL, rootless, INPUTS).weakened)
 
 
 # ---- layers ----

@@ -109,6 +109,14 @@ def test_out_of_memory(uid: int, delegated: bool, file: str) -> None:
     assert lines[-1] == f"oom 137 ['{file}']"
 
 
+def test_a_private_user_namespace_is_refused_where_owners_cannot_be_mapped() -> None:
+    """The guest's root is hostfs, which takes no ID-mapped mounts."""
+    code = 'try:\n    run("true", userns="private")\nexcept Exception as e:\n    print(type(e).__name__, e)'
+    assert evaluate(code)[-1].startswith(
+        "UnsupportedError --userns private: open_tree, mount_setattr(MOUNT_ATTR_IDMAP)"
+    )
+
+
 def test_without_delegation_cpus_are_refused_with_the_fix() -> None:
     code = 'try:\n    run("true", cpus=0.5)\nexcept Exception as e:\n    print(type(e).__name__, e)'
     lines = evaluate(code, uid=USER, delegated=False)

@@ -309,7 +309,6 @@ def test_v2_sampler_counts_as_docker(tmp_path: Path) -> None:
         "io_pressure_s": 2e-5,
         "memory_limit_hits": 6,
         "pids_limit_hits": 5,
-        "oom_kills": 1,
     }
 
 
@@ -321,7 +320,6 @@ def test_v1_sampler_and_what_is_missing(tmp_path: Path) -> None:
         "memory.usage_in_bytes": "100\n",
         "memory.stat": "cache 1\ninactive_file 1\ntotal_cache 60\ntotal_inactive_file 200\n",
         "memory.failcnt": "4\n",
-        "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
         "blkio.throttle.io_service_bytes_recursive": "8:0 Read 10\n8:0 Write 1\n8:0 Total 11\n8:16 Read 5\nTotal 16\n",
         "blkio.throttle.io_serviced_recursive": "8:0 Read 2\n8:0 Write 1\nTotal 3\n",
     }
@@ -333,7 +331,7 @@ def test_v1_sampler_and_what_is_missing(tmp_path: Path) -> None:
         sample = sampler.sample()
     # More inactive file pages than usage: not subtracted, as Docker does.
     assert sample[1:10] == (3.0, 2.0, 1.0, None, None, 100, 60, None, None)
-    assert sample[10:] == (15, 1, 2, 1, None, None, None, None, None, 4, None, 2)
+    assert sample[10:] == (15, 1, 2, 1, None, None, None, None, None, 4, None)
 
 
 def test_sampler_closes_what_it_opened_on_failure(tmp_path: Path) -> None:

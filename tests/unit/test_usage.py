@@ -194,7 +194,7 @@ def test_rises_of_a_counter_become_events() -> None:
     for time, hits, periods in ((0.0, 0, 0), (0.1, 0, 3), (0.2, None, 3), (0.3, 2, 5), (0.4, 3, 5)):
         usage.append({"time_s": time, "pids_limit_hits": hits, "throttled_periods": periods})
     assert usage.rises("pids_limit_hits") == [(0.3, 2), (0.4, 1)]
-    assert usage.rises("oom_kills") == []
+    assert usage.rises("memory_limit_hits") == []
     usage.note_limits()
     assert usage.events == [(0.1, "throttle (5×)"), (0.3, "task limit hit (3×)")]
 
