@@ -87,6 +87,12 @@ def _mounts(request: RunRequest, given: Given) -> None:
         seen[mount.destination] = mount.option
 
 
+def _health(request: RunRequest, given: Given) -> None:
+    for name, (_, flag) in given.items():
+        if name.startswith("--health-") and "--health-cmd" not in given:
+            raise UsageError(f"{flag}: expected with --health-cmd, the command that it is about")
+
+
 def _lifetime(request: RunRequest, given: Given) -> None:
     conflicts = (("--rm", "--keep"), ("--rm", "--restart"), ("--detach", "--keep"))
     for one, other in conflicts:
@@ -116,5 +122,6 @@ _RULES: tuple[Callable[[RunRequest, Given], None], ...] = (
     _namespaces,
     _mounts,
     _lifetime,
+    _health,
     _program,
 )

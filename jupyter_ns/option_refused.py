@@ -7,7 +7,7 @@ from .option_types import Option
 _NETWORK = "it needs a network between containers, which this version does not build; use --network host"
 _GPU = "GPUs need their vendor's libraries and devices as one; give the devices with --device"
 _TERMINAL = "a cell is no terminal that could be attached and detached"
-_HEALTH = "health checks are not supported in this version"
+_HEALTH = "there is no health check but the one of --health-cmd"
 _STORAGE = "the storage driver is overlayfs, and has no options; what a container writes is bounded by --memory"
 _TRUST = "signatures of images are not checked; their digests are"
 _LOG = "the output goes to the notebook; log drivers are not supported"
@@ -32,14 +32,6 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     _GPU: (("--gpus",),),
     _TERMINAL: (("--detach-keys",), ("-a", "--attach")),
-    _HEALTH: (
-        ("--health-cmd",),
-        ("--health-interval",),
-        ("--health-retries",),
-        ("--health-start-interval",),
-        ("--health-start-period",),
-        ("--health-timeout",),
-    ),
     _STORAGE: (("--storage-opt",),),
     _LOG: (("--log-driver",), ("--log-opt",)),
     _WINDOWS: (

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from .errors import UsageError
 from .option_devices import DEVICES
 from .option_files import FILES
+from .option_health import HEALTH
 from .option_isolation import ISOLATION
 from .option_notebook import NOTEBOOK
 from .option_process import PROCESS
@@ -21,7 +22,7 @@ from .option_refused import REFUSED
 from .option_resources import RESOURCES
 from .option_types import Option
 
-OPTIONS: tuple[Option, ...] = (*RESOURCES, *DEVICES, *FILES, *PROCESS, *ISOLATION, *NOTEBOOK, *REFUSED)
+OPTIONS: tuple[Option, ...] = (*RESOURCES, *DEVICES, *FILES, *PROCESS, *HEALTH, *ISOLATION, *NOTEBOOK, *REFUSED)
 """Every option that is known, in the order of the help text; environment files stand before variables."""
 
 BY_FLAG: dict[str, Option] = {flag: option for option in OPTIONS for flag in option.flags}

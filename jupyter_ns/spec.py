@@ -193,6 +193,13 @@ class ContainerSpec:
     restart: str = "no"
     """``no``, ``always``, ``unless-stopped`` or ``on-failure[:MOST]``."""
     keep: bool = False
+    health_cmd: str = ""
+    """What a shell inside runs to see whether it is healthy; the spans below: 0 is Docker's default."""
+    health_interval_seconds: float = 0.0
+    health_timeout_seconds: float = 0.0
+    health_retries: int = 0
+    health_start_period_seconds: float = 0.0
+    health_start_interval_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a map of the fields that differ from their defaults, for the wire."""

@@ -16,7 +16,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 PIECE = 256 * 1024
@@ -47,7 +47,7 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
     return fd
 
 
-def read_tree(directory: int, name: str, as_name: str, *, depth: int = 0) -> Iterator[Entry]:
+def read_tree(directory: int, name: str, as_name: str, *, depth: int = 0) -> Generator[Entry, None, None]:
     """Read one entry of a directory, and what is below it.
 
     Parameters
@@ -104,6 +104,8 @@ class TreeWriter:
         Descriptor of the directory; not closed.
     owners : bool
         Whether files get the owner that they had; else who writes owns them.
+    first_ids : tuple of (int, int)
+        User and group that are root where the files are seen.
 
     Attributes
     ----------
@@ -113,8 +115,8 @@ class TreeWriter:
         What was not copied: devices, sockets, pipes.
     """
 
-    def __init__(self, directory: int, *, owners: bool) -> None:
-        self._directory, self._owners = directory, owners
+    def __init__(self, directory: int, *, owners: bool, first_ids: tuple[int, int] = (0, 0)) -> None:
+        self._directory, self._owners, self._first = directory, owners, first_ids
         self._file = -1
         self._times: list[Entry] = []
         self._dirs: list[Entry] = []
@@ -152,8 +154,8 @@ class TreeWriter:
             elif kind == "link":
                 _remove(parent, name)
                 os.symlink(str(entry[6]), name, dir_fd=parent)
-                if self._owners:
-                    os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+                if owner := self._owner(uid, gid):
+                    os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
             else:
                 _remove(parent, name)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -185,10 +187,16 @@ class TreeWriter:
 
     def _finish(self, fd: int, entry: Entry) -> None:
         mode, uid, gid, mtime_ns = entry[2:6]
-        if self._owners:
-            os.fchown(fd, uid, gid)
+        if owner := self._owner(uid, gid):
+            os.fchown(fd, *owner)
         os.fchmod(fd, mode if self._owners else mode & 0o777)  # no set-user-ID for another owner
         os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+    def _owner(self, uid: int, gid: int) -> tuple[int, int] | None:
+        """Return whom a file is to be given to; None: it stays who writes."""
+        if self._owners:
+            return self._first[0] + uid, self._first[1] + gid
+        return self._first if any(self._first) else None
 
     def close(self) -> None:
         """Finish the last file; then give directories their modes, the innermost first."""

@@ -5,7 +5,6 @@ Most imports stand in functions: `%load_ext` is quick, and the first cell pays f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -164,17 +163,10 @@ class ContainerMagics(Magics):  # type: ignore[misc]
 
 
 def parse_words(words: Sequence[str]) -> RunRequest:
-    """Parse the words after ``%%container``, in this kernel's directory and environment."""
-    from .. import options
+    """Parse the words of ``%%container`` in this kernel's directory and environment."""
+    from .. import api
 
-    cpus = os.sched_getaffinity(0)
-    return options.parse(
-        words,
-        cwd=os.getcwd(),
-        environ=os.environ,
-        host_cpus=os.cpu_count() or 1,
-        available_cpus=cpus,
-    )
+    return api.parse_words(list(words))
 
 
 def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:

@@ -11,6 +11,7 @@ from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
 from .build import MNT_DETACH, PlanInputs, _Build, _kinds
+from .devices import device_steps
 from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
 from .steps import Op, Plan, Step
 
@@ -91,6 +92,8 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
         raise UnsupportedError("start: a container without a mount namespace keeps nothing to start again from")
     if "user" in kinds:
         raise UnsupportedError("start: a container with a user namespace of its own cannot be started again")
+    if facts.mknod_error:  # the host's own devices are out of reach from inside
+        raise UnsupportedError(f"start: /dev cannot be made anew here: {facts.mknod_error}")
     for mount in spec.mounts:
         if any(is_below(mount.destination, path) for path in RENEWED):
             raise UnsupportedError(f"start: {mount.option}: what was mounted below {mount.destination} would be lost")
@@ -111,6 +114,7 @@ def _again(build: _Build) -> Iterator[Step]:
     for path in RENEWED:
         yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of namespaces that are gone; made anew")
     yield from build._dev()
+    yield from device_steps(build.inputs.devices, old_root="", bind=False)
     yield from build._proc(build.root)
     yield from build._sys(build.root)
     yield from build._sysctls()

@@ -16,9 +16,10 @@ from typing import Any
 
 from ..cgroups.facts import merge
 from ..errors import UsageError
-from ..spec import Limits
+from ..spec import ContainerSpec, Limits
 from ..units import format_bytes
 from ..usage import SAMPLE_FIELDS
+from . import health
 from .protocol import Kind
 from .registry import ALIVE, Record, Registry
 
@@ -60,6 +61,7 @@ def _row(record: Record) -> dict[str, Any]:
         "network": record.spec.network,
         "mounts": [m.source or m.destination for m in record.spec.mounts],
         "pid": process.pid if record.alive else 0,
+        **health.describe(record),
     }
 
 
@@ -247,7 +249,7 @@ def _thaw(registry: Registry, record: Record) -> None:
 def _update(registry: Registry, _request: str, of: str, limits: dict[str, Any], restart: str = "") -> Any:
     """Move the limits of a container, also while it runs; return the notes of it."""
     record = registry.find(of)
-    asked = Limits(**limits)
+    asked = ContainerSpec.from_dict({"limits": limits}).limits
     before = record.spec.limits
     if record.alive:
         record.process.cgroup.set(asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
@@ -22,7 +22,7 @@ class Copies:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._readers: dict[int, Iterator[Entry]] = {}
+        self._readers: dict[int, tuple[Generator[Entry, None, None], int]] = {}
         self._writers: dict[int, tuple[TreeWriter, int, str]] = {}
 
     def read(self, record: Record, path: str, *, follow: bool) -> dict[str, Any]:
@@ -50,14 +50,14 @@ class Copies:
         finally:
             os.close(root)
         number = next(self._numbers)
-        self._readers[number] = _reading(parent, name)
+        self._readers[number] = read_tree(parent, name, "."), parent
         return {"copy": number, "is_dir": is_dir}
 
     def next(self, number: int) -> list[Entry]:
         """Return the next entries, about a megabyte of them; none at the end."""
         found: list[Entry] = []
         size = 0
-        for entry in self._readers[number]:
+        for entry in self._readers[number][0]:
             found.append(entry)
             size += len(entry[1]) + 64
             if size >= 4 * PIECE:
@@ -73,8 +73,9 @@ class Copies:
             raise UsageError(f"cp {record.name}:{path}: {e.strerror}") from None
         finally:
             os.close(root)
+        first_ids = record.process.recipe.facts.private_ids[:2] if record.process.recipe.remapped else (0, 0)
         number = next(self._numbers)
-        self._writers[number] = TreeWriter(directory, owners=owners), directory, path
+        self._writers[number] = TreeWriter(directory, owners=owners, first_ids=first_ids), directory, path
         return {"copy": number, "name": name}
 
     def put(self, number: int, entries: list[Entry]) -> None:
@@ -91,18 +92,13 @@ class Copies:
     def close(self, number: int) -> None:
         """Let go of a copy, finished or not."""
         if number in self._readers:
-            self._readers.pop(number).close()  # type: ignore[attr-defined]
+            reader, parent = self._readers.pop(number)
+            reader.close()
+            os.close(parent)
         if number in self._writers:
             writer, directory, _ = self._writers.pop(number)
             writer.abandon()
             os.close(directory)
-
-
-def _reading(parent: int, name: str) -> Iterator[Entry]:
-    try:
-        yield from read_tree(parent, name, ".")
-    finally:
-        os.close(parent)
 
 
 def resolve(root: int, path: str) -> str:

@@ -7,11 +7,13 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SetupError, UsageError
 from ..usage import SAMPLE_FIELDS
+from .protocol import CHUNK
 from .supervised import Supervised
 
 
@@ -22,7 +24,9 @@ class Entered(Supervised):
     For a program, `pid` is its parent, which stays outside: the payload is that one's only child.
     """
 
-    host: Supervised | None = None
+    collected: bytearray | None = None
+    """What it writes is kept here, up to a bound, where nobody at the kernel follows it."""
+    on_end: Callable[[Entered], None] | None = None
 
     def watch_cgroup(self) -> None:
         """Nothing: the cgroup is the container's."""
@@ -32,6 +36,12 @@ class Entered(Supervised):
         Supervised.on_report(self)
         if isinstance(self.failure, SetupError) and self.failure.errno == errno.ESRCH:
             self.failure = UsageError("exec: the container has just ended")
+
+    def _pass_on(self, number: int, data: bytes) -> None:
+        if self.collected is None:
+            Supervised._pass_on(self, number, data)
+        elif len(self.collected) < CHUNK:
+            self.collected += data
 
     def _on_ready(self) -> None:
         self.state = "ready"
@@ -100,3 +110,5 @@ class Entered(Supervised):
     def dispose(self, *, keep_files: bool = False) -> None:
         """Give back descriptors."""
         self.close_all()
+        if self.on_end is not None:
+            self.on_end(self)

@@ -37,31 +37,37 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
     UsageError
         If there is no such container, or it does not run.
     """
-    record = engine.registry.find(request["enter"])
+    enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
+
+
+def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) -> Entered:
+    """Start one more process in a running container; see `enter_container`."""
     if record.state != "running":
         raise UsageError(f"exec: container {record.name} is {record.state}, not running")
     host = record.process
-    changes = dict(request["changes"])
+    changes = dict(changes)
     added = tuple((name, value) for name, value in changes.pop("environment", ()))
     spec = ContainerSpec.from_dict(
         replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
     )
     spec = replace(spec, environment=(*record.spec.environment, *added))
     facts = host.recipe.facts
-    inputs = resolve_inputs(record.id, spec, facts, record.request)
+    # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
+    inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
     inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
     uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
     recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
     ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     child["target"] = os.dup(host.pidfd)
-    made = Entered(engine, request_id, recipe, ends, host.cgroup, host=host)
+    made = Entered(engine, name, recipe, ends, host.cgroup)
     made.container_id, made.namespaces = record.id, host.namespaces
-    engine.containers[request_id] = made
+    engine.containers[name] = made
     try:
         engine.spawn(made, child)
     except BaseException:
-        del engine.containers[request_id]
+        del engine.containers[name]
         raise
+    return made
 
 
 def start_again(engine: Engine, record: Record) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ContainerError, UsageError, to_dict
 from ..spec import ContainerSpec
 from ..usage import Usage, without_amounts
+from . import health
 from .copies import Copies
 from .log import Log
 from .protocol import Kind
@@ -80,6 +81,7 @@ class Record:
     """Asked to end: no restart policy applies."""
     removing: bool = False
     start_again: bool = False
+    health: health.Health | None = None
     log: Log = field(default_factory=Log)
     usage: Usage = field(default_factory=Usage)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -181,6 +183,7 @@ class Registry:
         record = made.record
         if record is not None:
             record.state, record.started_s, record.error = "running", time.time(), ""
+            health.begin(self, record)
             self.event(record, "start")
 
     def output(self, record: Record, stream: int, data: bytes) -> None:

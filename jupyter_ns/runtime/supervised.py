@@ -285,6 +285,9 @@ class Supervised:
         if not data:
             self.close_fd(name)
             return
+        self._pass_on(number, data)
+
+    def _pass_on(self, number: int, data: bytes) -> None:
         if self.record is not None:
             self.engine.registry.output(self.record, number, data)
         if self.attached and not self._detached:

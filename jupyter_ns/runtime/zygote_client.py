@@ -105,7 +105,7 @@ class ZygoteClient:
 
     def fork(self, container: Supervised, fds: dict[str, int]) -> None:
         """Have a child forked that builds `container` around itself, or enters one: that behind ``target``."""
-        names = [*FD_ORDER, *(["target"] if "target" in fds else [])]
+        names = [name for name in (*FD_ORDER, "target") if name in fds]
         numbers = {name: FIRST_FD + i for i, name in enumerate(names)}
         kinds = set(BY_NAME) - set(container.spec.without)
         message = {
@@ -117,7 +117,7 @@ class ZygoteClient:
             "parked": container.parked,
         }
         self._waiting[container.id] = container
-        self._send(message, [fds[name] for name in names if name in fds])
+        self._send(message, [fds[name] for name in names])
 
     def _on_message(self) -> None:
         data = self._sock.recv(1 << 16)

@@ -442,6 +442,35 @@ def test_the_program_that_enters_cannot_be_opened_from_inside() -> None:
         assert "seen" not in container.logs()
 
 
+# ---- health ----
+
+
+def test_health_follows_the_command() -> None:
+    options = {"health_cmd": "cat /root/well", "health_interval": "50ms", "health_retries": 2}
+    with ready("touch /root/well; echo ready; sleep 100", name="patient", **options) as container:
+        health = lambda: ask("inspect", of="patient")["health"]  # noqa: E731
+        assert soon(lambda: health() == "healthy")
+        container.exec("rm", "/root/well")
+        assert soon(lambda: health() == "unhealthy")
+        found = ask("inspect", of="patient")
+        assert found["failing_streak"] >= 2
+        assert found["health_log"][-1][2] == 1 and "No such file" in found["health_log"][-1][3]
+        assert len(found["health_log"]) <= 5
+        container.exec("touch", "/root/well")
+        assert soon(lambda: health() == "healthy")
+    actions = [e["action"] for e in ask("events") if e["id"] == container.id and e["action"].startswith("health")]
+    assert actions == ["health_status: healthy", "health_status: unhealthy", "health_status: healthy"]
+
+
+def test_a_check_that_hangs_has_failed_and_leaves_no_process() -> None:
+    options = {"health_cmd": "exec sleep 77", "health_interval": "50ms", "health_timeout": "100ms", "health_retries": 1}
+    with ready("echo ready; exec tail -f /dev/null", **options) as container:
+        assert soon(lambda: ask("inspect", of=container.id)["health"] == "unhealthy")
+        code, text = ask("inspect", of=container.id)["health_log"][0][2:]
+        assert (code, text) == (-1, "Health check exceeded timeout (0.1s)")
+        assert container.exec("ps", "-e", "-o", "comm=").stdout.split().count("sleep") <= 1
+
+
 # ---- files ----
 
 

@@ -120,6 +120,11 @@ def test_what_cannot_be_started_again_is_refused() -> None:
         restart_plan(ContainerSpec(argv=("sh",), without=("mount",)), FACTS, INPUTS)
     with pytest.raises(UnsupportedError, match="user namespace"):
         restart_plan(ContainerSpec(argv=("sh",), userns="private"), FACTS, INPUTS)
+    with pytest.raises(UnsupportedError, match=r"/dev cannot be made anew here: mknod: EPERM"):
+        restart_plan(SHELL, ROOTLESS, INPUTS)
+    lost = Mount(type="bind", source="/a", destination="/dev/x", option="-v /a:/dev/x")
+    with pytest.raises(UnsupportedError, match="-v /a:/dev/x"):
+        restart_plan(ContainerSpec(argv=("sh",), mounts=(lost,)), FACTS, INPUTS)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -427,6 +427,7 @@ def test_bad_environment_file(tmp_path: Path, content: bytes, words: str) -> Non
         ("--restart on-failure:3", "restart", "on-failure:3"),
         ("--restart on-failure:0", "restart", "on-failure"),
         ("-t sh", "tty", True),
+        ("--health-cmd true --health-interval 1m30s", "health_interval_seconds", 90.0),
         ("--keep", "keep", True),
     ],
 )  # fmt: skip
@@ -485,6 +486,7 @@ def test_variables_are_for_python_cells(option: str, program: str) -> None:
         ("--rm --restart always sh", "--rm conflicts with --restart"),
         ("-d --keep sh", "--detach conflicts with --keep"),
         ("-d", "-d with a Python cell"),
+        ("--health-interval 1s sh", "--health-interval: expected with --health-cmd"),
         ("-t", "--tty: only for a program"),
     ],
 )

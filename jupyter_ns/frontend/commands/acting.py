@@ -109,7 +109,7 @@ def _update(console: Console, given: Parsed) -> None:
     if not given.options:
         raise UsageError(f"docker update: you must provide one or more flags: {', '.join(_LIMIT_FLAGS)}")
     limits = asdict(Limits(**values))
-    asked = {key: value for key, value in limits.items() if value is not None and value is not False}
+    asked = {key: value for key, value in limits.items() if value != getattr(Limits(), key)}
     each(
         console,
         given.arguments,
@@ -117,7 +117,11 @@ def _update(console: Console, given: Parsed) -> None:
     )
 
 
-_LIMITS = tuple(option for option in RESOURCES if option.sets.startswith("limits.") and option.metavar)
+_MOVABLE = (
+    *("--blkio-weight", "--cpu-period", "--cpu-quota", "--cpu-shares", "--cpus", "--cpuset-cpus", "--cpuset-mems"),
+    *("--memory", "--memory-reservation", "--memory-swap", "--pids-limit"),
+)
+_LIMITS = tuple(option for option in RESOURCES if option.name in _MOVABLE)
 _LIMIT_FLAGS = tuple(option.name for option in _LIMITS)
 
 

@@ -172,7 +172,7 @@ def _find(command: Command, by_flag: dict[str, Flag], flag: str) -> Flag:
     row = by_flag.get(flag)
     if row is None:
         known = ", ".join(f.flags[-1] for f in command.flags) or "none"
-        close = get_close_matches(flag, list(by_flag)) if len(flag) > 2 else []
+        close = get_close_matches(flag, [f for f in by_flag if f.startswith("--")]) if len(flag) > 2 else []
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {known}"
         raise UsageError(f"docker {command.name}: unknown option {flag}; {hint}")
     if row.refuse:

@@ -70,7 +70,10 @@ def _state(data: Mapping[str, Any]) -> dict[str, Any]:
         shaped["Health"] = {
             "Status": data["health"],
             "FailingStreak": data["failing_streak"],
-            "Log": data["health_log"],
+            "Log": [
+                {"Start": rfc3339(start), "End": rfc3339(end), "ExitCode": code, "Output": text}
+                for start, end, code, text in data["health_log"]
+            ],
         }
     return shaped
 
@@ -166,6 +169,7 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "StdinOnce": False,
         "Env": data["environment"],
         "Cmd": data["argv"],
+        **({"Healthcheck": _healthcheck(spec)} if spec.health_cmd else {}),
         "Image": data["image"],
         "Volumes": None,
         "WorkingDir": spec.workdir,
@@ -173,6 +177,17 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "Labels": dict(spec.labels),
         "StopSignal": spec.stop_signal,
         "StopTimeout": spec.stop_timeout_seconds,
+    }
+
+
+def _healthcheck(spec: ContainerSpec) -> dict[str, Any]:
+    return {
+        "Test": ["CMD-SHELL", spec.health_cmd],
+        "Interval": int(spec.health_interval_seconds * 1e9),
+        "Timeout": int(spec.health_timeout_seconds * 1e9),
+        "StartPeriod": int(spec.health_start_period_seconds * 1e9),
+        "StartInterval": int(spec.health_start_interval_seconds * 1e9),
+        "Retries": spec.health_retries,
     }
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 from difflib import get_close_matches
-from importlib.metadata import version
 
-from ...client import get_client
 from ...errors import UsageError
 from ...lifecycle import ask
 from . import stored
+from .about import ABOUT
 from .acting import ACTING
 from .console import Console
 from .copying import CP
-from .grammar import Command, Flag, Parsed, parse
+from .grammar import Command, parse
 from .inspecting import INSPECT
 from .keeping import KEEPING
 from .listing import PS
 from .looking import LOOKING
 from .running import EXEC, run_run
 from .stats import STATS
-from .templates import render
 
 _NOT_HERE = "it is not supported in this version"
 _NO_NETWORKS = "networks are not supported in this version: a container has none, or the host's"
@@ -35,27 +32,6 @@ ABSENT: dict[str, str] = {
 }
 
 
-def _version(console: Console, given: Parsed) -> None:
-    facts = get_client().facts
-    own = {
-        "Version": version("jupyter_ns"),
-        "Os": "linux",
-        "Arch": facts.arch,
-        "KernelVersion": facts.kernel,
-        "PythonVersion": platform.python_version(),
-    }
-    form = given.get("format", "")
-    if form:
-        console.line(render(form if form != "json" else "{{json .}}", {"Client": own, "Server": own}))
-        return
-    console.write(
-        f"Client and server: jupyter_ns (no Docker)\n Version:           {own['Version']}\n"
-        f" Python version:    {own['PythonVersion']}\n Kernel version:    {facts.kernel}\n"
-        f" OS/Arch:           linux/{facts.arch}\n"
-        f" Cgroup version:    {facts.cgroup.get('version', '?')}\n"
-    )
-
-
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
@@ -67,14 +43,7 @@ COMMANDS: dict[str, Command] = {
         *KEEPING,
         *ACTING,
         *LOOKING,
-        Command(
-            name="version",
-            usage="[OPTIONS]",
-            help="Print versions",
-            run=_version,
-            most=0,
-            flags=(Flag(flags=("-f", "--format"), help="json or a Go template", metavar="FORMAT"),),
-        ),
+        *ABOUT,
     )
 }
 _ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps"}

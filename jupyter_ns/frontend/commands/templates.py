@@ -60,7 +60,7 @@ def compile_template(template: str) -> Callable[[Any], str]:
     nodes, _, _ = _block(template, pieces, 0, frozenset())
 
     def fill(value: Any) -> str:
-        return "".join(node(value, {"$": value}) for node in nodes)
+        return _run(nodes, value, {"$": value})
 
     return fill
 
