@@ -309,7 +309,8 @@ class _Build:
 
     def _readonly_root(self) -> Iterator[Step]:
         """The root, and what else of the host's files is mounted below it; what ``-v`` brought in has its own say."""
-        layers = [s.path for s in self.facts.submounts if s.how == "overlay" and s.path != self.staging]
+        own = () if self.inputs.lower else self.facts.submounts  # an image has none of the host's mounts
+        layers = [s.path for s in own if s.how == "overlay" and s.path != self.staging]
         for path in (*layers, *self.inputs.exposed, "/"):
             if not any(is_below(path, m.destination) for m in self.spec.mounts):
                 flags = REMOUNT | BIND | RDONLY | NODEV
