@@ -22,6 +22,10 @@ class _Capture(Sink):
 class Echo(Sink):
     """Prints what the container writes, as it comes."""
 
+    def on_notice(self, text: str) -> None:
+        """Say what happens before the container is built."""
+        print(text, file=sys.stderr, flush=True)
+
     def on_text(self, stream: str, text: str) -> None:
         print(text, end="", file=sys.stdout if stream == "stdout" else sys.stderr, flush=True)
 

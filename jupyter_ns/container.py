@@ -10,7 +10,7 @@ from . import container_control
 from .errors import UsageError
 from .lifecycle import ask
 from .namespaces import NamespaceID
-from .plan import Plan
+from .plan import Plan, PlanInputs
 from .spec import ContainerSpec, LimitRecord
 from .usage import Usage
 
@@ -93,6 +93,7 @@ class Container:
     weakened: list[str] = field(default_factory=list)
     changes_truncated: bool = False
     oom_limit: OOMLimit | None = None
+    make_inputs: Callable[[], PlanInputs] | None = field(default=None, repr=False)
     make_plan: Callable[[], Plan] | None = field(default=None, repr=False)
 
     @property

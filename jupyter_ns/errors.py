@@ -34,6 +34,10 @@ class UnsupportedError(ContainerError, NotImplementedError):
     """This host cannot do what was asked; the message names the failed probe and the fix."""
 
 
+class ImageError(ContainerError, RuntimeError):
+    """An image cannot be had: not there, not to be pulled, damaged, or hostile; the store is as it was."""
+
+
 class EngineError(ContainerError, RuntimeError):
     """The engine process is gone or spoke out of turn."""
 
@@ -129,7 +133,7 @@ class TransferError(ContainerError, TypeError):
 
 
 _BY_NAME: dict[str, type[ContainerError]] = {
-    c.__name__: c for c in (UsageError, UnsupportedError, EngineError, TransferError)
+    c.__name__: c for c in (UsageError, UnsupportedError, ImageError, EngineError, TransferError)
 }
 
 

@@ -7,6 +7,9 @@ for a disk, ``lab`` for a cgroup that was made before.
 from __future__ import annotations
 
 EXAMPLES: dict[str, str] = {
+    "--image": "--image busybox ls /",
+    "--pull": "--pull never --image busybox ls /",
+    "--platform": "--platform linux/arm64 --image host true",
     "--memory": "--memory 64m sh -c 'cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes'",
     "--memory-swap": "--memory 64m --memory-swap 64m true",
     "--memory-reservation": "--memory 64m --memory-reservation 32m true",
@@ -53,6 +56,12 @@ EXAMPLES: dict[str, str] = {
     "--stop-timeout": "--stop-timeout 3 true",
     "--cidfile": "--cidfile /tmp/jupyter_ns.cid true",
     "--tty": "--tty test -t 0",
+    "--health-cmd": "--health-cmd 'test -e /etc/passwd' true",
+    "--health-interval": "--health-cmd true --health-interval 5s true",
+    "--health-timeout": "--health-cmd true --health-timeout 1s true",
+    "--health-retries": "--health-cmd true --health-retries 2 true",
+    "--health-start-period": "--health-cmd true --health-start-period 1m true",
+    "--health-start-interval": "--health-cmd true --health-start-interval 500ms true",
     "--keep": "--keep true",
     "--hostname": "--hostname box hostname",
     "--domainname": "--domainname example.org cat /proc/sys/kernel/domainname",

@@ -7,11 +7,13 @@ import os.path
 import re
 
 from . import units
-from .option_types import Context, Option, boolean, plain
+from .option_types import Context, Option, boolean, choice, plain
 from .spec import Mount
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _TMPFS_DEFAULTS = {"exec": "noexec", "suid": "nosuid", "dev": "nodev"}
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?", re.ASCII)
 _TMPFS_TIMES = ("relatime", "strictatime")
 _TMPFS_DATA = {
     "size": re.compile(r"[0-9]+[kmgtpe%]?", re.IGNORECASE | re.ASCII),
@@ -27,11 +29,12 @@ _TMPFS_ACCEPTED = "ro rw exec noexec suid nosuid dev nodev relatime strictatime 
 )
 _MOUNT_KEYS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 _MOUNT_ACCEPTED = (
-    "type=bind|tmpfs",
+    "type=bind|tmpfs|volume",
     "source (src)",
     "target (dst, destination)",
     "readonly (ro)",
     "bind-propagation",
+    "volume-nocopy",
     "tmpfs-size",
     "tmpfs-mode",
 )
@@ -80,12 +83,11 @@ def _volume(text: str, context: Context) -> tuple[Mount, ...]:
     parts = text.split(":")
     if not 1 <= len(parts) <= 3 or not all(parts):
         raise ValueError("expected SOURCE:DESTINATION[:ro|rw,PROPAGATION]")
-    if len(parts) == 1:
-        raise ValueError("anonymous volumes are not supported; expected SOURCE:DESTINATION")
-    source, destination = parts[0], _destination(parts[1])
+    source, destination = (parts[0], _destination(parts[1])) if len(parts) > 1 else ("", _destination(parts[0]))
+    modes = parts[2].split(",") if len(parts) == 3 else []
     if not source.startswith(("/", ".", "~")):
-        raise ValueError(f"named volumes are not supported; for a directory, write ./{source} or an absolute path")
-    readonly, propagation = _volume_modes(parts[2].split(",") if len(parts) == 3 else [])
+        return (_volume_mount(source, destination, modes, f"-v {text}"),)
+    readonly, propagation = _volume_modes(modes)
     return (
         Mount(
             type="bind",
@@ -96,6 +98,18 @@ def _volume(text: str, context: Context) -> tuple[Mount, ...]:
             option=f"-v {text}",
         ),
     )
+
+
+def _volume_mount(name: str, destination: str, modes: list[str], option: str) -> Mount:
+    """Make the mount of a volume: named, or, without a name, one that goes with the container."""
+    if name and not _VOLUME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no volume's name (letters, digits and _ . -); for a directory, write ./{name} or an "
+            "absolute path"
+        )
+    readonly, _ = _volume_modes([m for m in modes if m != "nocopy"])
+    nocopy = "nocopy" in modes
+    return Mount(type="volume", source=name, destination=destination, readonly=readonly, nocopy=nocopy, option=option)
 
 
 def _volume_modes(modes: list[str]) -> tuple[bool, str]:
@@ -165,8 +179,8 @@ def _mount_fields(text: str) -> dict[str, str]:
 def _mount(text: str, context: Context) -> tuple[Mount, ...]:
     fields = _mount_fields(text)
     kind = fields.pop("type", "volume")
-    if kind not in ("bind", "tmpfs"):
-        raise ValueError(f"type {kind!r} is not supported; expected type=bind or type=tmpfs")
+    if kind not in ("bind", "tmpfs", "volume"):
+        raise ValueError(f"type {kind!r} is not supported; expected type=bind, type=tmpfs or type=volume")
     if "target" not in fields:
         raise ValueError("expected target=PATH inside the container")
     path = _destination(fields.pop("target"))
@@ -179,6 +193,10 @@ def _mount(text: str, context: Context) -> tuple[Mount, ...]:
         data = _mount_tmpfs_data(fields)
         flags = list(_TMPFS_DEFAULTS.values())
         mount = _tmpfs_mount(path, data, flags, readonly=readonly, option=option)
+    elif kind == "volume":
+        nocopy = units.parse_boolean(fields.pop("volume-nocopy", "false"))
+        modes = ["nocopy"] * nocopy + ["ro"] * readonly
+        mount = _volume_mount(source, path, modes, option)
     else:
         if not source.startswith(("/", ".", "~")):
             raise ValueError("expected source=PATH, absolute or starting with ./ or ~")
@@ -215,14 +233,65 @@ def _shm_size(text: str) -> int:
     return units.parse_size(text) or 64 * 1024 * 1024
 
 
+_PULLS = (
+    ("missing", "pull the image if it is not here"),
+    ("always", "pull it, also if it is here"),
+    ("never", "use what is here"),
+)
+
+
+def _image(text: str) -> str:
+    if not text:
+        raise ValueError("expected the name of an image")
+    return text
+
+
+def _platform(text: str) -> str:
+    if not _PLATFORM.fullmatch(text):
+        raise ValueError("expected OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
+    return text
+
+
 FILES: tuple[Option, ...] = (
     Option(
+        flags=("--image",),
+        help="Root file system: the name or ID of an image; host is this machine's own files",
+        group="Files",
+        sets="spec.image",
+        parse=plain(_image),
+        metavar="NAME",
+        default="host",
+        oci="root.path",
+        documentation="Documentation/filesystems/overlayfs.rst",
+        choices=(("host", "this machine's own files, copy-on-write"), ("busybox", "small; needs no network")),
+        needs="mount",
+    ),
+    Option(
+        flags=("--pull",),
+        help="When to pull the image: missing, always or never",
+        group="Files",
+        sets="spec.pull",
+        parse=choice(_PULLS),
+        metavar="WHEN",
+        default="missing",
+        choices=_PULLS,
+    ),
+    Option(
+        flags=("--platform",),
+        help="Which of an image's platforms to pull: linux/arm64",
+        group="Files",
+        sets="spec.platform",
+        parse=plain(_platform),
+        metavar="OS/ARCH",
+        default="this machine's",
+    ),
+    Option(
         flags=("-v", "--volume"),
-        help="Show a host directory or file inside: SOURCE is absolute or starts with ./ or ~",
+        help="Show a host directory or file inside, whose path is absolute or starts with ./ or ~; or a volume",
         group="Files",
         sets="spec.mounts",
         parse=_volume,
-        metavar="SOURCE:DESTINATION[:MODE]",
+        metavar="[SOURCE:]DESTINATION[:MODE]",
         oci="mounts",
         documentation="mount(2), MS_BIND",
         repeatable=True,
@@ -237,7 +306,11 @@ FILES: tuple[Option, ...] = (
         metavar="KEY=VALUE,…",
         oci="mounts",
         documentation="mount(2)",
-        choices=(("type=bind,", "a host directory or file"), ("type=tmpfs,", "memory")),
+        choices=(
+            ("type=bind,", "a host directory or file"),
+            ("type=tmpfs,", "memory"),
+            ("type=volume,", "a volume"),
+        ),
         repeatable=True,
         needs="mount",
     ),

@@ -8,7 +8,8 @@ _NETWORK = "it needs a network between containers, which this version does not b
 _GPU = "GPUs need their vendor's libraries and devices as one; give the devices with --device"
 _TERMINAL = "a cell is no terminal that could be attached and detached"
 _HEALTH = "there is no health check but the one of --health-cmd"
-_IMAGE = "images are not supported in this version; the root file system is the host's, copy-on-write"
+_STORAGE = "the storage driver is overlayfs, and has no options; what a container writes is bounded by --memory"
+_TRUST = "signatures of images are not checked; their digests are"
 _LOG = "the output goes to the notebook; log drivers are not supported"
 _WINDOWS = "it is for Windows containers only"
 _EMULATE = "network emulation needs a network, which this version does not build"
@@ -31,7 +32,7 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     _GPU: (("--gpus",),),
     _TERMINAL: (("--detach-keys",), ("-a", "--attach")),
-    _IMAGE: (("--image",), ("--platform",), ("--pull",), ("--storage-opt",)),
+    _STORAGE: (("--storage-opt",),),
     _LOG: (("--log-driver",), ("--log-opt",)),
     _WINDOWS: (
         ("--cpu-count",),
@@ -48,10 +49,10 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--cpu-rt-runtime",),
     ),
     "kernel memory has no limit of its own since Linux 5.16; use --memory": (("--kernel-memory",),),
-    "named volumes are not supported in this version; use -v with a directory": (
+    "a container lives as long as its cell, so there is none to take volumes from; name the volume with -v": (
         ("--volumes-from",),
-        ("--volume-driver",),
     ),
+    "volumes are directories of this machine, and have no other driver": (("--volume-driver",),),
     "annotations are for an OCI runtime, and none is used; use --label": (("--annotation",),),
     "containers are built in place, without an OCI runtime": (("--runtime",),),
     "labels from files are not read; use --label": (("--label-file",),),
@@ -60,7 +61,7 @@ _BOOLEANS: dict[str, tuple[tuple[str, ...], ...]] = {
     _NETWORK: (("-P", "--publish-all"),),
     _TERMINAL: (("--sig-proxy",),),
     _HEALTH: (("--no-healthcheck",),),
-    _IMAGE: (("--disable-content-trust",),),
+    _TRUST: (("--disable-content-trust",),),
     "there is no Docker daemon whose socket it could be": (("--use-api-socket",),),
 }
 

@@ -121,6 +121,8 @@ def parse(
             given[option.name] = (option, flag)
         else:
             given.pop(option.name, None)
+    if sections["spec"].get("image", "host") != "host" and "--workdir" not in given:
+        sections["spec"]["workdir"] = ""  # the image's own
     entrypoint = sections["spec"].get("entrypoint")
     spec = ContainerSpec(
         argv=argv, python=not argv and not entrypoint, limits=Limits(**sections["limits"]), **sections["spec"]

@@ -42,6 +42,9 @@ class Sink:
     def on_started(self, container: Container) -> None:
         """The payload is about to run."""
 
+    def on_notice(self, text: str) -> None:
+        """Something happens before the container is built, such as the pull of its image."""
+
     def on_text(self, stream: str, text: str) -> None:
         """Output came, ``stdout`` or ``stderr``."""
 
@@ -141,9 +144,11 @@ class Run:
     def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
         self._client, self._sink = client, sink
         self._id = uuid.uuid4().hex + uuid.uuid4().hex
+        spec, more = prepared(spec, sink)
         self.container = Container(id=self._id, spec=spec)
         self.container.name = spec.name or made_up_name()
         self.container.make_plan = self._plan
+        self.container.make_inputs = self.plan_inputs
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
         self._joined: tuple[str, ...] = ()
@@ -154,12 +159,17 @@ class Run:
         self._ended = False
         self._interrupts = 0
         self._kernel_namespaces = namespaces.read()
-        life = {"name": self.container.name, "made_up": not spec.name}
-        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life}
+        life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
+        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life, **more}
 
     def lives(self, **life: Any) -> None:
         """Say how long the container is to live: fields of `jupyter_ns.runtime.registry.Life`."""
         self._request["life"] |= life
+
+    @property
+    def _goes_with_its_cell(self) -> bool:
+        life = self._request["life"]
+        return bool(life.get("remove", True)) and not life.get("detach")
 
     def enters(self, container: str, **changes: Any) -> None:
         """Have the program run inside a running container, whose spec it takes over but for `changes`."""
@@ -215,6 +225,12 @@ class Run:
         finally:
             client.unsubscribe(self._id)
             self._reap_forked(wait=True)
+            if "anonymous" in self._request and self._goes_with_its_cell:
+                from .images.launch import remove_anonymous
+
+                if client.alive:
+                    client.sync()  # until the engine has let go of them
+                remove_anonymous(self._request["anonymous"])
         if self._error is not None:
             c.status = "exited"
             raise self._error
@@ -240,7 +256,7 @@ class Run:
     def _facts(self) -> HostFacts:
         return self._own_facts or self._client.facts
 
-    def _plan_inputs(self) -> PlanInputs:
+    def plan_inputs(self) -> PlanInputs:
         from .runtime.inputs import resolve_inputs
 
         c = self.container
@@ -250,7 +266,7 @@ class Run:
         """Compile the plan once more: it is a pure function of what both sides know."""
         from .plan import build_plan
 
-        inputs = replace(self._plan_inputs(), cgroup_join=self._joined)
+        inputs = replace(self.plan_inputs(), cgroup_join=self._joined)
         return build_plan(self.container.spec, self._facts, inputs)
 
     @staticmethod
@@ -344,7 +360,7 @@ class Run:
             self._own_facts = HostFacts.from_dict(payload["facts"])
         self._sink.on_started(c)
         if self.enter is not None:
-            self._forked = self.enter(c, payload["cgroup_join"], self._plan_inputs())
+            self._forked = self.enter(c, payload["cgroup_join"], self.plan_inputs())
             self._forked_fd = os.pidfd_open(self._forked)
 
     def _on_exit(self, payload: dict[str, Any]) -> None:
@@ -462,6 +478,15 @@ _PEOPLE = [
     "torvalds",
     "turing",
 ]
+
+
+def prepared(spec: ContainerSpec, sink: Sink) -> tuple[ContainerSpec, dict[str, Any]]:
+    """Resolve the image and the volumes that a spec names, if it names any."""
+    if not spec.image and not any(m.type == "volume" for m in spec.mounts):
+        return spec, {}
+    from .images.launch import prepare  # the store: only once it is needed
+
+    return prepare(spec, sink.on_notice)
 
 
 def made_up_name() -> str:

@@ -80,7 +80,11 @@ class LimitRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """A bind mount (``type="bind"``) or a tmpfs (``type="tmpfs"``) asked for by the user."""
+    """A mount asked for by the user.
+
+    A bind mount (``type="bind"``), a tmpfs (``"tmpfs"``), or a volume (``"volume"``, its `source` a name, or
+    empty for one that goes with the container), which becomes a bind mount before anything is built.
+    """
 
     type: str
     destination: str
@@ -91,6 +95,8 @@ class Mount:
     """tmpfs: the data string of mount(2), such as ``size=64m,mode=1777``."""
     flags: tuple[str, ...] = ()
     """tmpfs: per-mount flags, such as ``("noexec", "nosuid", "nodev")``."""
+    nocopy: bool = False
+    """volume: leave it empty where the image has files."""
     option: str = ""
     """As the user wrote it, for error messages."""
 
@@ -142,6 +148,11 @@ class ContainerSpec:
 
     argv: tuple[str, ...] = ()
     python: bool = False
+    image: str = ""
+    """Name of an image; empty for the host's own files."""
+    pull: str = "missing"
+    """``always``, ``missing`` or ``never``."""
+    platform: str = ""
     name: str = ""
     hostname: str = ""
     domainname: str = ""

@@ -85,8 +85,14 @@ def private_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("tmp")
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = tempfile.tempdir = str(path)
+    data = os.environ.get("JUPYTER_NS_DATA")
+    os.environ["JUPYTER_NS_DATA"] = str(tmp_path_factory.mktemp("data"))
     yield path
     tempfile.tempdir = None
+    if data is None:
+        del os.environ["JUPYTER_NS_DATA"]
+    else:
+        os.environ["JUPYTER_NS_DATA"] = data
     if before is None:
         del os.environ["TMPDIR"]
     else:

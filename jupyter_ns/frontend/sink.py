@@ -44,6 +44,10 @@ class NotebookSink(Sink):
         """Start the clock of the card."""
         self._began = time.monotonic()
 
+    def on_notice(self, text: str) -> None:
+        """Say what happens before the container is built."""
+        print(text, file=sys.stderr, flush=True)
+
     def on_text(self, stream: str, text: str) -> None:
         """Write to the cell's own stream, at once."""
         out = sys.stdout if stream == "stdout" else sys.stderr

@@ -31,7 +31,6 @@ DEV_LINKS = (
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 )
-OLD_ROOT = "/.jupyter_ns-old-root"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +62,8 @@ class PlanInputs:
         What ``--device`` names.
     bare : bool
         Build the container and wait, as a place for a forked kernel to enter; run nothing.
+    lower : tuple of str
+        The directories of an image's layers, topmost first; empty for the host's own files.
     """
 
     container_id: str
@@ -79,6 +80,7 @@ class PlanInputs:
     cgroup_join: tuple[str, ...] = ()
     bare: bool = False
     devices: tuple[DeviceNode, ...] = ()
+    lower: tuple[str, ...] = ()
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -178,6 +180,11 @@ class _Build:
     target: bool = False
 
     @property
+    def old_root(self) -> str:
+        """Where the host's root is for a while: a name that no image and no volume can hold a link to."""
+        return f"/.jupyter_ns-{self.inputs.container_id[:12]}"
+
+    @property
     def remapped(self) -> bool:
         """Whether the container is built by the host's root, and then enters a user namespace.
 
@@ -265,8 +272,11 @@ class _Build:
             ("tmpfs", self.staging, "tmpfs", NOSUID | NODEV, "mode=0755"),
             why="holds everything the container writes; goes with it",
         )
-        yield from self._root()
-        yield from self._submounts()
+        if self.inputs.lower:
+            yield from self._image_root()
+        else:
+            yield from self._root()
+            yield from self._submounts()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
         root = self.root
@@ -277,16 +287,17 @@ class _Build:
         else:
             yield from self._proc(root)
             yield from self._sys_of_the_host(root)
-        yield from self._tmp_and_exposed()
+        if not self.inputs.lower:
+            yield from self._tmp_and_exposed()
         yield from self._pivot()
         yield from self._user_mounts()
         bind = bool(self.facts.mknod_error) or "user" in self.kinds
-        yield from device_steps(self.inputs.devices, old_root=OLD_ROOT, bind=bind)
+        yield from device_steps(self.inputs.devices, old_root=self.old_root, bind=bind)
         if not self.remapped:
             yield from self._sysctls()
             yield from self._policy_paths()
-        yield Step(Op.UMOUNT, (OLD_ROOT, MNT_DETACH), why="the host's root is out of reach from here on")
-        yield Step(Op.RMDIR, (OLD_ROOT,))
+        yield Step(Op.UMOUNT, (self.old_root, MNT_DETACH), why="the host's root is out of reach from here on")
+        yield Step(Op.RMDIR, (self.old_root,))
         if self.spec.readonly:
             yield from self._readonly_root()
         if self.remapped:
@@ -317,9 +328,14 @@ class _Build:
 
     def _choose_staging(self) -> str:
         needed = [m.source for m in self.spec.mounts if m.type == "bind"]
+        if self.inputs.lower:
+            return self._free_staging([*needed, *self.inputs.lower])
         pieces = {e.path for e in self.facts.root_entries}
         needed += [*self.inputs.exposed, self.spec.workdir]
         needed += [s.path for s in self.facts.submounts if s.path not in pieces]
+        return self._free_staging(needed)
+
+    def _free_staging(self, needed: list[str]) -> str:
         for directory in self.facts.staging:
             if not any(is_below(path, directory) for path in needed if path):
                 return directory
@@ -329,24 +345,50 @@ class _Build:
         )
 
     def _overlay(self, index: int, path: str, target: str, why: str, above: str = "") -> Iterator[Step]:
-        upper, work, lower = f"{self.staging}/u{index}", f"{self.staging}/w{index}", escape_lower(path)
-        extra = ",userxattr" if self.facts.rootless else ""
+        lower = escape_lower(path)
         if self.remapped:
             lower = f"{self.staging}/l{index}"
-            yield Step(Op.MKDIR, (lower, 0o755))
-            yield Step(Op.IDMAP, (path, lower, self.userns_fd), why="files of root are root's inside too")
+            yield from self._mapped(path, lower)
+        yield from self._overlay_of(index, f"{above}{lower}", target, why)
+
+    def _mapped(self, path: str, place: str) -> Iterator[Step]:
+        yield Step(Op.MKDIR, (place, 0o755))
+        yield Step(Op.IDMAP, (path, place, self.userns_fd), why="files of root are root's inside too")
+
+    def _overlay_of(self, index: int, lower: str, target: str, why: str) -> Iterator[Step]:
+        upper, work = f"{self.staging}/u{index}", f"{self.staging}/w{index}"
+        extra = ",userxattr" if self.facts.rootless else ""
         yield Step(Op.MKDIR, (upper, 0o755))
         yield Step(Op.MKDIR, (work, 0o755))
-        data = f"lowerdir={above}{lower},upperdir={upper},workdir={work}{extra}"
+        data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
         yield Step(Op.MOUNT, ("overlay", target, "overlay", NODEV, data), why=why)
 
-    def _root(self) -> Iterator[Step]:
+    def _etc_layer(self) -> Iterator[Step]:
         s, host = self.staging, hostname(self.spec, self.inputs)
         for directory in ("/root", "/etc-layer", "/etc-layer/etc"):
             yield Step(Op.MKDIR, (s + directory, 0o755))
         yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hostname", host + "\n"))
         hosts = f"127.0.0.1\tlocalhost {host}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hosts", hosts))
+
+    def _image_root(self) -> Iterator[Step]:
+        s, option = self.staging, f"--image {self.spec.image}"
+        yield from self._etc_layer()
+        for directory in ("dev", "proc", "sys"):
+            yield Step(Op.MKDIR, (f"{s}/etc-layer/{directory}", 0o755), why="mounted on, whatever the image has")
+        # mount(2) takes one page of options, which the full paths of 40 layers would fill.
+        names = [f"{s}/i{number}" for number in range(len(self.inputs.lower))]
+        for directory, name in zip(self.inputs.lower, names, strict=True):
+            if self.remapped:
+                yield from self._mapped(directory, name)
+            else:
+                yield Step(Op.SYMLINK, (directory, name), why="a short name for a layer", option=option)
+        lower = ":".join([f"{s}/etc-layer", *names])
+        yield from self._overlay_of(0, lower, f"{s}/root", "the image's layers, copy-on-write")
+
+    def _root(self) -> Iterator[Step]:
+        s = self.staging
+        yield from self._etc_layer()
         if not self.facts.root_entries:
             yield from self._overlay(0, "/", f"{s}/root", "the host's root, copy-on-write", f"{s}/etc-layer:")
             return
@@ -466,8 +508,8 @@ class _Build:
 
     def _pivot(self) -> Iterator[Step]:
         root = f"{self.staging}/root"
-        yield Step(Op.MKDIR, (root + OLD_ROOT, 0o700))
-        yield Step(Op.PIVOT_ROOT, (root, root + OLD_ROOT), why="the new root; paths resolve inside it from here on")
+        yield Step(Op.MKDIR, (root + self.old_root, 0o700))
+        yield Step(Op.PIVOT_ROOT, (root, root + self.old_root), why="paths resolve inside it from here on")
         yield Step(Op.CHDIR, ("/",))
 
     def _user_mounts(self) -> Iterator[Step]:
@@ -490,7 +532,7 @@ class _Build:
         else:
             if self.remapped:  # mapped too, root inside could leave set-user-ID programs of root's there
                 self.weakened.append(f"{m.destination}: owners are those outside, so root's files there are nobody's")
-            yield Step(Op.MOUNT, (OLD_ROOT + m.source, m.destination, None, BIND | REC, None), option=m.option)
+            yield Step(Op.MOUNT, (self.old_root + m.source, m.destination, None, BIND | REC, None), option=m.option)
         if "slave" in m.propagation or "shared" in m.propagation:
             flag = MS["MS_SLAVE"] if "slave" in m.propagation else MS["MS_SHARED"]
             recursive = REC if m.propagation.startswith("r") else 0

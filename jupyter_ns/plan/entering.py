@@ -63,11 +63,9 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
     others = sum(BY_NAME[kind].flag for kind in kinds - {"pid"})
     if others:
         yield Step(Op.SETNS, (target, others), why="all its other namespaces")
-    if "user" in kinds and not facts.rootless:
-        yield from become_root()
-    elif "user" in kinds:
-        yield Step(Op.SETRESGID, (0,), why="root of its user namespace")
-        yield Step(Op.SETRESUID, (0,), why="root of its user namespace")
+    if "user" in kinds:
+        # Of the host's root, no group may stay; a user cannot give up any (user_namespaces(7)).
+        yield from (s for s in become_root() if s.op is not Op.SETGROUPS or not facts.rootless)
 
 
 def _session(spec: ContainerSpec) -> Iterator[Step]:

@@ -83,7 +83,7 @@ MOUNT_FLAGS = {
 }
 _CLONE_FLAGS = {f"CLONE_NEW{'NS' if k.name == 'mount' else k.proc.upper()}": k.flag for k in KINDS}
 _PRCTL = {1: "PR_SET_PDEATHSIG", 4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 38: "PR_SET_NO_NEW_PRIVS"}
-_RLIMIT = [
+RLIMITS = [
     "CPU",
     "FSIZE",
     "DATA",
@@ -260,7 +260,7 @@ def _show_number(name: str, form: str, value: int) -> str:
     if form == "prctl":
         return _PRCTL.get(value, str(value))
     if form == "rlimit":
-        return "RLIMIT_" + _RLIMIT[value]
+        return "RLIMIT_" + RLIMITS[value]
     if form == "lim":
         return _unlimited(value)
     if form == "oct":

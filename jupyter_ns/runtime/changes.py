@@ -11,9 +11,19 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 MAX_CHANGES = 10_000
+
+
+class Below(Protocol):
+    """Where to look for what a layer covers: the module `os`, or the layers of an image."""
+
+    def lstat(self, path: str) -> os.stat_result:
+        """Return the status of a path, as lstat(2)."""
+
+    def readlink(self, path: str) -> str:
+        """Return where a symbolic link points, as readlink(2)."""
 
 
 class Layer(NamedTuple):
@@ -30,6 +40,7 @@ def collect_changes(
     own: frozenset[str] = frozenset(),
     standing: frozenset[str] = frozenset(),
     first_ids: tuple[int, int] = (0, 0),
+    below: Below = os,
 ) -> tuple[list[tuple[str, str]], bool]:
     """List what was added, changed and deleted, sorted by path.
 
@@ -45,6 +56,8 @@ def collect_changes(
         Paths that building made in place of the host's; what is gone of them has been deleted.
     first_ids : tuple of int
         What user 0 and group 0 inside are outside: the layers have the latter.
+    below : Below
+        What the layers lie on; the host's own files by default.
 
     Returns
     -------
@@ -54,7 +67,7 @@ def collect_changes(
         Whether there were more than `MAX_CHANGES`.
     """
     found: list[tuple[str, str]] = []
-    built = _Built(own, set(standing), first_ids)
+    built = _Built(own, set(standing), first_ids, below)
     for layer in layers:
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
         for change in _walk(fd, layer.path.rstrip("/"), built):
@@ -71,6 +84,7 @@ class _Built(NamedTuple):
     own: frozenset[str]
     gone: set[str]
     first_ids: tuple[int, int]
+    below: Below
 
 
 def _walk(fd: int, prefix: str, built: _Built) -> Iterator[tuple[str, str]]:
@@ -84,8 +98,8 @@ def _walk(fd: int, prefix: str, built: _Built) -> Iterator[tuple[str, str]]:
                 if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
                     yield "D", path
                     continue
-                unchanged = path in built.own or (entry.is_symlink() and _same_link(path, entry.name, fd))
-                kind = "" if unchanged else _kind(path, info, built.first_ids)
+                unchanged = path in built.own or (entry.is_symlink() and _same_link(path, entry.name, fd, built.below))
+                kind = "" if unchanged else _kind(path, info, built)
                 if kind:
                     yield kind, path
                 if stat.S_ISDIR(info.st_mode):
@@ -95,22 +109,22 @@ def _walk(fd: int, prefix: str, built: _Built) -> Iterator[tuple[str, str]]:
         os.close(fd)
 
 
-def _same_link(path: str, name: str, directory: int) -> bool:
-    """Whether a symbolic link points where the host's does."""
+def _same_link(path: str, name: str, directory: int, below: Below) -> bool:
+    """Whether a symbolic link points where the one below does."""
     try:
-        return os.readlink(name, dir_fd=directory) == os.readlink(path)
+        return os.readlink(name, dir_fd=directory) == below.readlink(path)
     except OSError:  # one of them is not there, or no link
         return False
 
 
-def _kind(path: str, info: os.stat_result, first_ids: tuple[int, int]) -> str:
-    """Compare with the host's own file: added, changed, or (a directory only passed through) neither."""
+def _kind(path: str, info: os.stat_result, built: _Built) -> str:
+    """Compare with the file below: added, changed, or (a directory only passed through) neither."""
     try:
-        below = os.lstat(path)
+        below = built.below.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return "A"
     if stat.S_ISDIR(info.st_mode) and stat.S_ISDIR(below.st_mode):
-        ids = (info.st_uid - first_ids[0], info.st_gid - first_ids[1])
+        ids = (info.st_uid - built.first_ids[0], info.st_gid - built.first_ids[1])
         same = (info.st_mode, *ids) == (below.st_mode, below.st_uid, below.st_gid)
         return "" if same and info.st_mtime_ns == below.st_mtime_ns else "C"
     return "C"

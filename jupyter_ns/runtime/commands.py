@@ -330,6 +330,24 @@ def _network_bytes(pid: int) -> list[int]:
     return [received, sent]
 
 
+def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
+    """Return where a container's files are, and all that decided them."""
+    record = registry.find(of)
+    process = record.process
+    recipe = process.recipe
+    return {
+        "id": record.id,
+        "name": record.name,
+        "state": record.state,
+        "detached": record.life.detach,
+        "spec": record.spec.to_dict(),
+        "request": record.request,
+        "image": record.request.get("image", {}).get("id", ""),
+        "upper": f"/proc/{os.getpid()}/fd/{process.layer_fd}/u0",
+        "first_ids": recipe.facts.private_ids[:2] if recipe.remapped else (0, 0),
+    }
+
+
 def _diff(registry: Registry, _request: str, of: str) -> dict[str, Any]:
     changes, truncated = registry.find(of).process.changes()
     return {"changes": changes, "truncated": truncated}
@@ -403,6 +421,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "update": _update,
     "stats": _stats,
     "diff": _diff,
+    "files": _files,
     "top": _top,
     "events": _events,
     "copy_out": _copy_out,

@@ -315,6 +315,7 @@ class Engine:
         """
         recipe = made.recipe
         try:
+            made.hold()
             if recipe.remapped:
                 child["userns"] = open_map(self.facts.private_ids)
             if recipe.in_zygote:
@@ -353,8 +354,9 @@ class Engine:
             if container.attached:
                 self.tell(Kind.EXIT, container.id, summary)
             container.dispose(keep_files=self.registry.ended(container, summary))
-            if container.recipe.key and not container.recipe.bare and container.attached:
-                self._parked.replenish(container.recipe)
+            recipe = container.recipe
+            if recipe.key and not recipe.bare and not recipe.once and container.attached:
+                self._parked.replenish(recipe)
 
     def staging_of(self, plan: Plan) -> str:
         """Return where the plan stages its tmpfs, or an empty string."""

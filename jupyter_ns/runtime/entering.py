@@ -87,6 +87,7 @@ def start_again(engine: Engine, record: Record) -> None:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
         plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
         recipe = entering_recipe(spec, plan, inputs.exposed, facts, inputs.uid)
+        recipe = replace(recipe, lower=before.recipe.lower, held=before.recipe.held)
         ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     except BaseException:
         cgroup.remove()

@@ -30,7 +30,8 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
     facts : HostFacts
         What the host can do.
     request : dict
-        ``environ`` (map) and ``exposed`` (list of directories that the payload's Python needs).
+        ``environ`` (map) and ``exposed`` (list of directories that the payload's Python needs); ``image``
+        as `jupyter_ns.images.launch.prepare` gives it.
 
     Raises
     ------
@@ -39,7 +40,8 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
     UnsupportedError
         If seccomp filters are wanted but not to be had.
     """
-    uid, gid, groups, home = resolve_user(spec)
+    lower = tuple(request.get("image", {}).get("lower", ()))
+    uid, gid, groups, home = resolve_user(spec) if not lower else _image_user(spec, lower)
     mask = capabilities.resolve(spec.cap_add, spec.cap_drop, privileged=spec.privileged, last_cap=facts.last_cap)
     return PlanInputs(
         container_id=container,
@@ -48,13 +50,14 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         gid=gid,
         groups=groups,
         source_is_dir=_sources(spec),
-        exposed=exposed_directories([*request.get("exposed", ()), spec.workdir]),
+        exposed=() if lower else exposed_directories([*request.get("exposed", ()), spec.workdir]),
         rlimits=_rlimits(spec),
         seccomp=_filter(spec, facts, mask),
         capabilities=mask,
-        workdir_exists=os.path.isdir(spec.workdir),
+        workdir_exists=not lower and os.path.isdir(spec.workdir),
         bare=bool(request.get("bare")),
         devices=device_nodes(spec),
+        lower=lower,
     )
 
 
@@ -122,6 +125,14 @@ def _device_paths(device: Device) -> list[str]:
         directories[:] = [d for d in directories if d not in ("pts", "shm", "mqueue", "fd")]  # it has its own
         found += [f"{top}/{name}" for name in sorted(names) if not os.path.islink(f"{top}/{name}")]
     return found
+
+
+def _image_user(spec: ContainerSpec, lower: tuple[str, ...]) -> tuple[int, int, tuple[int, ...], str]:
+    from ..images.merged import Stack
+    from ..images.users import resolve_user as resolve
+
+    stack = Stack(lower)
+    return resolve(spec.user, spec.groups, stack.read_text("etc/passwd"), stack.read_text("etc/group"))
 
 
 def resolve_user(spec: ContainerSpec) -> tuple[int, int, tuple[int, ...], str]:

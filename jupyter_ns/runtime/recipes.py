@@ -47,6 +47,12 @@ class Recipe:
         What `plan` was made from.
     uid : int
         The payload's user ID, as the engine counts.
+    lower : tuple of str
+        As in `PlanInputs`.
+    held : tuple of str
+        The files whose shared locks keep the image and the volumes from being removed.
+    once : bool
+        Whether there will be no second container of the kind, for it has a volume of its own.
     """
 
     key: bytes
@@ -57,6 +63,9 @@ class Recipe:
     bare: bool
     facts: HostFacts
     uid: int
+    lower: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    once: bool = False
 
     @property
     def remapped(self) -> bool:
@@ -123,7 +132,19 @@ class Recipes:
             inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
             plan = build_plan(spec, facts, inputs)
             names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
-            recipe = Recipe(key, spec, plan, plan.image(names), inputs.exposed, inputs.bare, facts, inputs.uid)
+            recipe = Recipe(
+                key,
+                spec,
+                plan,
+                plan.image(names),
+                inputs.exposed,
+                inputs.bare,
+                facts,
+                inputs.uid,
+                lower=inputs.lower,
+                held=tuple(request.get("held", ())),
+                once="anonymous" in request,
+            )
             if recipe.remapped:
                 recipe = replace(recipe, uid=facts.private_ids[0] + inputs.uid)
             # These look at files that may change meanwhile, or at a cgroup that may be made anew.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .. import core
 from ..cgroups import sampler_of
 from ..cgroups.ancestors import Level, met
-from ..errors import SetupError
+from ..errors import ImageError, SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
@@ -115,6 +116,8 @@ class Supervised:
     layer_fd: int = -1
     root_fd: int = -1
     """Its root directory, held where it may be asked for after the end."""
+    held_fds: list[int] = field(default_factory=list)
+    """They hold the locks that keep the image and the volumes from being removed."""
     oom_fd: int = -1
     oom_hit: bool = False
     started: float = 0.0
@@ -166,6 +169,24 @@ class Supervised:
         if oom_fd is not None:
             self.oom_fd = oom_fd
             self.engine.watch(oom_fd, self.on_oom)
+
+    def hold(self) -> None:
+        """Keep the image and the volumes, if there are any, from being removed.
+
+        Raises
+        ------
+        ImageError
+            If one has been removed meanwhile.
+        """
+        for path in self.recipe.held:
+            try:
+                self.held_fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                fcntl.flock(self.held_fds[-1], fcntl.LOCK_SH)
+                gone = os.fstat(self.held_fds[-1]).st_nlink == 0
+            except FileNotFoundError:
+                gone = True
+            if gone:
+                raise ImageError("its image, or a volume of it, has just been removed")
 
     def on_report(self) -> None:
         """Read the child's report pipe: it waits, runs, has failed, or has executed its program."""
@@ -522,6 +543,8 @@ class Supervised:
 
     def _layers(self) -> list[Layer]:
         layers = [Layer("u0", "/")]
+        if self.recipe.lower:
+            return layers
         paths = [s.path for s in self.recipe.facts.submounts] + list(self.recipe.exposed)
         overlaid = {s.path for s in self.recipe.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
         layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
@@ -531,11 +554,17 @@ class Supervised:
         """List what was written to the copy-on-write layers."""
         if self.layer_fd < 0:
             return [], False
+        first_ids = self.recipe.facts.private_ids[:2] if self.recipe.remapped else (0, 0)
+        if self.recipe.lower:
+            from ..images.merged import Stack
+
+            own = frozenset(m.destination for m in self.spec.mounts)
+            stack = Stack(self.recipe.lower)
+            return collect_changes(self.layer_fd, self._layers(), own=own, first_ids=first_ids, below=stack)
         entries = self.recipe.facts.root_entries
         # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
         own = self._made | {m.destination for m in self.spec.mounts}
         standing = frozenset(e.path for e in entries)
-        first_ids = self.recipe.facts.private_ids[:2] if self.recipe.remapped else (0, 0)
         return collect_changes(self.layer_fd, self._layers(), own=own, standing=standing, first_ids=first_ids)
 
     @property
@@ -600,6 +629,8 @@ class Supervised:
                 if attribute != "oom_fd":  # the cgroup's own
                     os.close(fd)
                 setattr(self, attribute, -1)
+        while self.held_fds and not keep_files:
+            os.close(self.held_fds.pop())
 
 
 def setup_error(plan: Plan, index: int, number: int) -> SetupError:

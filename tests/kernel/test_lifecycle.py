@@ -523,3 +523,14 @@ def test_an_interrupt_ends_the_waiting_only() -> None:
         finally:
             signal.signal(signal.SIGALRM, before)
         assert container.reload().status == "running"
+
+
+@pytest.mark.needs("root", "userns", "private")
+def test_exec_in_a_private_user_namespace_is_as_powerless_as_its_container() -> None:
+    with ready(userns="private") as container:
+        asked = "id -u; id -G; grep -E '^(Uid|Gid|Groups|Cap)' /proc/{}/status; readlink /proc/{}/ns/user"
+        own, first = (container.exec("sh", "-c", asked.format(who, who)).stdout for who in ("self", "1"))
+        assert own == first
+        assert own.splitlines()[:2] == ["0", "0"]
+        done = container.exec("sh", "-c", "id -u; echo again > /dev/stdout", user="12:34")
+        assert (done.stdout, done.stderr) == ("12\nagain\n", "")

@@ -58,6 +58,11 @@ VOLUME = Mount(type="bind", source="/srv/in", destination="/in", readonly=True, 
 SCRATCH = Mount(type="tmpfs", destination="/scratch", options="size=1m", flags=("nosuid",), option="--tmpfs /scratch")
 SHELL = ContainerSpec(argv=("sh",), workdir="/root")
 CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
+    "image": (
+        ContainerSpec(argv=("sh",), workdir="/srv/new", image="busybox", mounts=(VOLUME,)),
+        FACTS,
+        replace(INPUTS, source_is_dir={"/srv/in": True}, workdir_exists=False, lower=("/mnt/l:2/diff", "/data/1/diff")),
+    ),
     "shell": (SHELL, FACTS, INPUTS),
     "mounts": (
         ContainerSpec(argv=("sh",), workdir="/root", readonly=True, mounts=(VOLUME, SCRATCH)),
@@ -234,7 +239,7 @@ def test_devices_get_nodes_of_their_own_below_dev_and_are_bound_elsewhere() -> N
     bound = [
         'mkdir("/opt", 0755)  [EEXIST is fine]',
         'mknod("/opt/disk", S_IFREG|0666, 0:0)  [EEXIST is fine]',
-        'mount("/.jupyter_ns-old-root/dev/sda", "/opt/disk", NULL, MS_BIND, NULL)',
+        'mount("/.jupyter_ns-0123456789ab/dev/sda", "/opt/disk", NULL, MS_BIND, NULL)',
     ]
     assert device_plan(SHELL, FACTS) == [
         'mkdir("/dev", 0755)  [EEXIST is fine]',
@@ -243,7 +248,7 @@ def test_devices_get_nodes_of_their_own_below_dev_and_are_bound_elsewhere() -> N
         *bound,
     ]
     rootless = device_plan(SHELL, ROOTLESS)
-    assert 'mount("/.jupyter_ns-old-root/dev/fuse", "/dev/fuse", NULL, MS_BIND, NULL)' in rootless
+    assert 'mount("/.jupyter_ns-0123456789ab/dev/fuse", "/dev/fuse", NULL, MS_BIND, NULL)' in rootless
     assert rootless[-3:] == bound
 
 
@@ -262,7 +267,8 @@ PACKAGE = Path(core.__file__).parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(["spec", "units", "namespaces", "errors", "wording", "usage"]),
     frozenset(["host"]),
-    frozenset(["plan", "security", "container"]),
+    frozenset(["plan", "security", "container", "images"]),
+    frozenset(["interchange"]),
     frozenset(["core"]),
     frozenset(["cgroups"]),
     frozenset(["transfer", "unpicklable", "values", "doctor"]),

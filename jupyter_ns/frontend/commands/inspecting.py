@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import ImageError, UsageError
+from ...images.store import Store
 from ...lifecycle import ask
 from ...spec import ContainerSpec, Mount
 from .console import Console
 from .grammar import Command, Flag, Parsed
+from .images import image_json
 from .templates import compile_template, to_json
 from .text import rfc3339
 
@@ -34,14 +36,14 @@ def docker_json(data: Mapping[str, Any]) -> dict[str, Any]:
         "Image": data["image"],
         "Name": f"/{data['name']}",
         "RestartCount": data["restart_count"],
-        "Driver": "overlay2",
+        "Driver": "overlayfs",
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
         "HostConfig": _host_config(data, spec),
-        "GraphDriver": {"Data": None, "Name": "overlay2"},
+        "GraphDriver": {"Data": None, "Name": "overlayfs"},
         "Mounts": [_mount(m) for m in spec.mounts if m.type == "bind"],
         "Config": _config(data, spec),
         "NetworkSettings": _network(data, spec),
@@ -202,13 +204,30 @@ def _network(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
     }
 
 
+def _described(of: str, kind: str) -> dict[str, Any]:
+    """Describe a container, or the image of that name where there is no container."""
+    if kind != "image":
+        try:
+            return docker_json(ask("inspect", of=of))
+        except UsageError:
+            if kind:
+                raise
+    store = Store()
+    try:
+        return image_json(store, store.find(of))
+    except ImageError:
+        if kind:
+            raise
+        raise UsageError(f"No such object: {of}") from None
+
+
 def run_inspect(console: Console, given: Parsed) -> None:
     """Print everything about containers as JSON, or what a template takes of it."""
-    kind = given.get("type", "container")
-    if kind != "container":
-        raise UsageError(f"docker inspect --type {kind}: expected container")
+    kind = given.get("type", "")
+    if kind not in ("", "container", "image"):
+        raise UsageError(f"docker inspect --type {kind}: expected container or image")
     form = given.get("format", "")
-    found = [docker_json(ask("inspect", of=of)) for of in given.arguments]
+    found = [_described(of, kind) for of in given.arguments]
     if form == "json":
         console.line(to_json(found))
     elif form:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ... import options
@@ -32,7 +33,7 @@ def parse_run(words: list[str]) -> tuple[RunRequest, str]:
     Raises
     ------
     UsageError
-        As `jupyter_ns.options.parse`; also if there is no image of that name.
+        As `jupyter_ns.options.parse`; also if no image is named.
     """
     given, argv = scan(words)
     if any(option.name == "--help" and text == "true" for _, option, text in given):
@@ -42,13 +43,13 @@ def parse_run(words: list[str]) -> tuple[RunRequest, str]:
             '"docker run" requires at least 1 argument. Usage: docker run [OPTIONS] IMAGE [COMMAND] [ARG…]'
         )
     image, *command = argv
-    if image != HOST:
-        raise UsageError(
-            f"Unable to find image {image!r} locally; there is: {HOST} (this machine's own files, copy-on-write)"
-        )
     typed = words[: len(words) - len(argv)]
     typed = typed[:-1] if typed and typed[-1] == "--" else typed
-    return parse_words([*typed, "--", *(command or HOST_COMMAND)]), image
+    if image == HOST:
+        return parse_words([*typed, "--", *(command or HOST_COMMAND)]), image
+    request = parse_words([*typed, "--image", image, "--", *command])
+    # Without a command, the image's own is run; that it has one shows when it is looked at.
+    return replace(request, spec=replace(request.spec, python=False)), image
 
 
 def run_run(console: Console, words: list[str], *, with_image: bool) -> None:
@@ -108,6 +109,10 @@ class _Sink(NotebookSink):
     def __init__(self, console: Console, *, quiet: bool) -> None:
         super().__init__(console.shell, quiet=quiet, trust=False)
         self._console = console
+
+    def on_notice(self, text: str) -> None:
+        """Write to the console's standard error, as Docker does."""
+        self._console.error(f"{text}\n")
 
     def on_text(self, stream: str, text: str) -> None:
         """Write to the console."""

@@ -6,33 +6,29 @@ from difflib import get_close_matches
 
 from ...errors import UsageError
 from ...lifecycle import ask
-from .about import ABOUT
+from . import stored
+from .about import VERSION
 from .acting import ACTING
 from .console import Console
 from .copying import CP
 from .grammar import Command, parse
 from .inspecting import INSPECT
+from .keeping import KEEPING
 from .listing import PS
 from .looking import LOOKING
 from .running import EXEC, run_run
 from .stats import STATS
 
-_NO_IMAGES = "images are not supported in this version"
+_NOT_HERE = "it is not supported in this version"
 _NO_NETWORKS = "networks are not supported in this version: a container has none, or the host's"
 _NO_SWARM = "there is no cluster here"
 _NO_DAEMON = "there is no daemon here"
 
 ABSENT: dict[str, str] = {
-    **dict.fromkeys(
-        ("pull", "push", "import", "export", "load", "save", "images", "image", "history", "build", "tag", "rmi"),
-        _NO_IMAGES,
-    ),
-    **dict.fromkeys(("commit", "create", "search", "manifest", "buildx", "compose"), _NO_IMAGES),
+    **dict.fromkeys(("create", "search", "manifest", "buildx", "compose"), _NOT_HERE),
     "network": _NO_NETWORKS,
-    "volume": "named volumes are not supported in this version",
-    "system": "not supported in this version",
     **dict.fromkeys(("swarm", "node", "service", "stack", "secret", "config"), _NO_SWARM),
-    **dict.fromkeys(("login", "logout", "context", "plugin", "trust"), _NO_DAEMON),
+    **dict.fromkeys(("context", "plugin", "trust"), _NO_DAEMON),
 }
 
 
@@ -44,9 +40,10 @@ COMMANDS: dict[str, Command] = {
         EXEC,
         INSPECT,
         STATS,
+        *KEEPING,
         *ACTING,
         *LOOKING,
-        *ABOUT,
+        VERSION,
     )
 }
 _ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps"}
@@ -54,7 +51,7 @@ _ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps"}
 
 def names() -> list[str]:
     """List the subcommands."""
-    return sorted([*COMMANDS, "run"])
+    return sorted({*COMMANDS, *stored.names(), "run"})
 
 
 def complete(command: Command, fragment: str) -> list[str]:
@@ -95,6 +92,8 @@ def dispatch(console: Console, words: list[str], *, magic: str = "docker") -> No
     if name == "run":
         run_run(console, rest, with_image=magic == "docker")
         return
+    if stored.dispatch(console, [name, *rest]):
+        return
     if name not in COMMANDS:
         raise UsageError(_unknown(name))
     command = COMMANDS[name]
@@ -117,5 +116,6 @@ def overview(magic: str) -> str:
     """Return what the magic alone prints."""
     image = "IMAGE [COMMAND] [ARG…]" if magic == "docker" else "PROGRAM [ARG…]"
     rows = [("run", f"[OPTIONS] {image}: run a program in a new container")]
-    rows += [(command.name, command.help) for command in sorted(COMMANDS.values(), key=lambda c: c.name)]
+    every = {**COMMANDS, **stored.STORED}
+    rows += [(command.name, command.help) for command in sorted(every.values(), key=lambda c: c.name)]
     return "".join(f"  %{magic} {name:<10} {text}\n" for name, text in rows)

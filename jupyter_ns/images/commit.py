@@ -1,0 +1,170 @@
+"""Make an image of what a container wrote: one layer more."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import UsageError
+from .make import OCI_LAYER, add_image, new_config, now
+from .pack import pack_layer
+from .reference import Reference
+from .store import Image, Layer, Store
+
+_EXPOSED = re.compile(r"[0-9]+(?:-[0-9]+)?(?:/(?:tcp|udp|sctp))?", re.ASCII)
+
+
+def commit(
+    store: Store,
+    base: Image,
+    upper: str,
+    names: Sequence[Reference],
+    *,
+    runtime: dict[str, Any] | None = None,
+    author: str = "",
+    message: str = "",
+    created_by: str = "",
+    first_ids: tuple[int, int] = (0, 0),
+) -> Image:
+    """Put an overlay's upper directory on an image.
+
+    Parameters
+    ----------
+    store : Store
+        Where the image is.
+    base : Image
+        What the container was made of.
+    upper : str
+        What it wrote; nobody should be writing there now.
+    names : sequence of Reference
+        What to call the result.
+    runtime : dict, optional
+        How to run it; by default as `base`.
+    author, message, created_by : str
+        For the history.
+    first_ids : tuple of int
+        What user 0 and group 0 of the container are outside.
+
+    Raises
+    ------
+    ImageError
+        As `pack_layer`, `Store.add_layer`.
+    """
+    with store.adding(), store.scratch() as scratch:
+        path = os.path.join(scratch, "blob")
+        with open(path, "wb") as out:
+            pack_layer(upper, out, first_ids)
+        with open(path, "rb") as raw:
+            diff_id, digest, _ = store.add_layer(raw, below=[one.diff_id for one in base.layers])
+        size = os.path.getsize(path)
+        os.rename(path, store.blob_path(digest))
+        layers = [*base.layers, Layer(diff_id=diff_id, digest=digest, media_type=OCI_LAYER, size=size)]
+        entry = {"created": now(), "created_by": created_by, "author": author, "comment": message}
+        history = [*(base.config.get("history") or []), {k: v for k, v in entry.items() if v}]
+        config = new_config(
+            base.runtime if runtime is None else runtime, diff_ids=[one.diff_id for one in layers], history=history
+        )
+        config["architecture"] = base.config.get("architecture", config["architecture"])
+        if author:
+            config["author"] = author
+        return add_image(store, layers, config, names)
+
+
+def apply_changes(runtime: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Apply ``--change`` instructions, in a Dockerfile's words.
+
+    Parameters
+    ----------
+    runtime : dict
+        The configuration so far; not altered.
+    changes : sequence of str
+        ``CMD``, ``ENTRYPOINT``, ``ENV``, ``EXPOSE``, ``LABEL``, ``STOPSIGNAL``, ``USER``, ``VOLUME``, ``WORKDIR``.
+
+    Raises
+    ------
+    UsageError
+        If one is unknown or malformed.
+
+    Examples
+    --------
+    >>> apply_changes({"Env": ["A=1", "B=2"]}, ["ENV A=3", 'CMD ["sh", "-l"]', "WORKDIR /x"])
+    {'Env': ['B=2', 'A=3'], 'Cmd': ['sh', '-l'], 'WorkingDir': '/x'}
+    """
+    made = dict(runtime)
+    for change in changes:
+        word, _, rest = change.strip().partition(" ")
+        instruction = _INSTRUCTIONS.get(word.upper())
+        if instruction is None or not rest.strip():
+            raise UsageError(f"--change {change!r}: expected one of {', '.join(_INSTRUCTIONS)}, and a value")
+        try:
+            instruction(made, rest.strip())
+        except ValueError as e:
+            raise UsageError(f"--change {change!r}: {e}") from None
+    return made
+
+
+def _command(key: str) -> Any:
+    def change(made: dict[str, Any], text: str) -> None:
+        words = json.loads(text) if text.startswith("[") else ["/bin/sh", "-c", text]
+        if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+            raise ValueError("expected a JSON list of texts, or a shell's command")
+        made[key] = words
+
+    return change
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    words = shlex.split(text)
+    if words and "=" not in words[0]:
+        return [(words[0], text.partition(" ")[2].strip())]
+    pairs = [tuple(word.partition("=")[::2]) for word in words]
+    if not all(key for key, _ in pairs):
+        raise ValueError("expected NAME=VALUE")
+    return pairs  # type: ignore[return-value]
+
+
+def _environment(made: dict[str, Any], text: str) -> None:
+    new = dict(_pairs(text))
+    kept = [e for e in made.get("Env") or [] if e.partition("=")[0] not in new]
+    made["Env"] = kept + [f"{k}={v}" for k, v in new.items()]
+
+
+def _labels(made: dict[str, Any], text: str) -> None:
+    made["Labels"] = {**(made.get("Labels") or {}), **dict(_pairs(text))}
+
+
+def _ports(made: dict[str, Any], text: str) -> None:
+    ports = text.split()
+    if not all(_EXPOSED.fullmatch(port) for port in ports):
+        raise ValueError("expected PORT[/PROTOCOL]")
+    added: dict[str, Any] = {port if "/" in port else f"{port}/tcp": {} for port in ports}
+    made["ExposedPorts"] = {**(made.get("ExposedPorts") or {}), **added}
+
+
+def _volumes(made: dict[str, Any], text: str) -> None:
+    paths = json.loads(text) if text.startswith("[") else text.split()
+    made["Volumes"] = {**(made.get("Volumes") or {}), **{str(path): {} for path in paths}}
+
+
+def _set(key: str) -> Any:
+    def change(made: dict[str, Any], text: str) -> None:
+        made[key] = text
+
+    return change
+
+
+_INSTRUCTIONS = {
+    "CMD": _command("Cmd"),
+    "ENTRYPOINT": _command("Entrypoint"),
+    "ENV": _environment,
+    "EXPOSE": _ports,
+    "LABEL": _labels,
+    "STOPSIGNAL": _set("StopSignal"),
+    "USER": _set("User"),
+    "VOLUME": _volumes,
+    "WORKDIR": _set("WorkingDir"),
+}

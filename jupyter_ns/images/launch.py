@@ -1,0 +1,226 @@
+"""Make what a user asked for of an image definite: which image, what its configuration adds, which volumes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ..errors import ImageError, UnsupportedError, UsageError
+from ..spec import ContainerSpec
+from . import elsewhere
+from .base import BUSYBOX, HOST, OFFLINE, make_busybox
+from .merged import Stack
+from .reference import Reference, parse_reference
+from .store import Image, Store
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Say = Callable[[str], None]
+
+
+class Prepared(NamedTuple):
+    """A spec that needs the store no more, and what else the engine is told."""
+
+    spec: ContainerSpec
+    request: dict[str, Any]
+
+
+def prepare(spec: ContainerSpec, say: Say) -> Prepared:
+    """Resolve a spec's image and volumes.
+
+    Parameters
+    ----------
+    spec : ContainerSpec
+        As the user wrote it.
+    say : callable
+        Told of progress, in lines of text.
+
+    Returns
+    -------
+    Prepared
+        ``request`` has, for an image, ``environ`` and ``exposed`` (empty: nothing of the host's is inside) and
+        ``image``: its ID and the layers' directories. ``held`` names the files to lock while the container has
+        the image and the volumes; ``anonymous`` the volumes that go with it.
+
+    Raises
+    ------
+    UsageError, UnsupportedError
+        If the spec and the image contradict each other.
+    ImageError
+        If the image cannot be had.
+    """
+    request: dict[str, Any] = {}
+    lower: tuple[str, ...] = ()
+    if spec.image == HOST:
+        spec = replace(spec, image="")
+    if spec.image:
+        if spec.python:
+            raise UnsupportedError(
+                f"--image {spec.image}: a cell of Python runs in this notebook's own Python, which is not in an image; "
+                f"name a program of the image: `%%container --image {spec.image} sh`"
+            )
+        if spec.keep:
+            raise UsageError("--keep brings files out to the host's own, and cannot do so from an image; use -v")
+        store = Store()
+        image = obtain(store, spec.image, pull=spec.pull, platform=spec.platform, say=say)
+        lower = store.lower_directories(image)
+        spec = apply(spec, image.runtime)
+        request = {
+            "environ": {},
+            "exposed": [],
+            "image": {"id": image.id, "lower": list(lower)},
+            "held": [store.record_path(image.id)],
+        }
+    if any(m.type == "volume" for m in spec.mounts):
+        from .volumes import Bound, bind_volumes
+
+        if elsewhere.needed():
+            fields, held, anonymous = elsewhere.call("volumes", spec.to_dict(), lower)
+            made = Bound(ContainerSpec.from_dict(fields), tuple(held), tuple(anonymous))
+        else:
+            made = bind_volumes(Store(), spec, Stack(lower) if lower else None)
+        spec = made.spec
+        request["held"] = [*request.get("held", []), *made.held]
+        if made.anonymous:
+            request["anonymous"] = list(made.anonymous)
+    return Prepared(spec, request)
+
+
+def apply(spec: ContainerSpec, config: dict[str, Any]) -> ContainerSpec:
+    """Add what an image's configuration says to what the user did not.
+
+    Parameters
+    ----------
+    spec : ContainerSpec
+        An empty ``entrypoint`` string resets the image's.
+    config : dict
+        Env, Cmd, Entrypoint, WorkingDir, User, StopSignal, Labels; made by anybody.
+
+    Raises
+    ------
+    ImageError
+        If the configuration is malformed.
+    UsageError
+        If neither names a program.
+
+    Notes
+    -----
+    Docker, ``daemon/commit.go``: merge. The image's Cmd counts only where neither program nor
+    ``--entrypoint`` is given.
+
+    Examples
+    --------
+    >>> apply(ContainerSpec(argv=("-l",)), {"Entrypoint": ["ls"], "Cmd": ["/"]}).argv
+    ('ls', '-l')
+    """
+    entrypoint = _words(config, "Entrypoint") if spec.entrypoint is None else ()
+    argv = spec.argv
+    if spec.entrypoint:
+        entrypoint = (spec.entrypoint,)
+    elif not argv and spec.entrypoint is None:
+        argv = _words(config, "Cmd")
+    argv = (*entrypoint, *argv)
+    if not argv:
+        raise UsageError(f"--image {spec.image}: no command specified, and the image names none")
+    base = tuple(tuple(e.partition("=")[::2]) for e in (PATH, *_words(config, "Env")))
+    labels = {**dict(_pairs(config, "Labels")), **dict(spec.labels)}
+    stop = config.get("StopSignal")
+    return replace(
+        spec,
+        argv=argv,
+        entrypoint=None,
+        environment=(*base, *spec.environment),  # type: ignore[arg-type]
+        workdir=spec.workdir or _text(config, "WorkingDir") or "/",
+        user=spec.user or _text(config, "User"),
+        labels=tuple(labels.items()),
+        stop_signal=str(stop) if stop and spec.stop_signal == "SIGTERM" else spec.stop_signal,
+    )
+
+
+def _text(config: dict[str, Any], key: str) -> str:
+    value = config.get(key) or ""
+    if not isinstance(value, str) or "\0" in value:
+        raise ImageError(f"the image's configuration is malformed: {key} is no text")
+    return value
+
+
+def _words(config: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = config.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(v, str) and "\0" not in v for v in value):
+        raise ImageError(f"the image's configuration is malformed: {key} is no list of texts")
+    return tuple(value)
+
+
+def _pairs(config: dict[str, Any], key: str) -> tuple[tuple[str, str], ...]:
+    value = config.get(key) or {}
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise ImageError(f"the image's configuration is malformed: {key} is no map of texts")
+    return tuple(value.items())
+
+
+def obtain(store: Store, name: str, *, pull: str = "missing", platform: str = "", say: Say) -> Image:
+    """Find an image, make it, or pull it.
+
+    Parameters
+    ----------
+    store : Store
+        Where it is or goes.
+    name : str
+        A name or an ID.
+    pull : str
+        ``missing``, ``always`` or ``never``.
+    platform : str
+        ``os/architecture[/variant]``.
+    say : callable
+        Told of progress.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be had; the message names what can be without a network.
+    """
+    if pull != "always":
+        try:
+            return store.find(name)
+        except ImageError as e:
+            if elsewhere.needed():
+                return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
+            if str(parse_reference(name)) == BUSYBOX:
+                return make_busybox(store)
+            if pull == "never":
+                raise ImageError(f"{e}, and --pull never keeps it from being pulled. {OFFLINE}") from None
+    if elsewhere.needed():
+        return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
+    reference = parse_reference(name)
+    say(f"Unable to find image '{reference.short}' locally" if pull != "always" else f"Pulling {reference.short}")
+    return pull_image(store, reference, platform=platform, say=say)
+
+
+def pull_image(store: Store, reference: Reference, *, platform: str = "", say: Say) -> Image:
+    """Pull an image; where that fails, name the offline choice.
+
+    Raises
+    ------
+    ImageError
+        As `jupyter_ns.images.pull.pull`.
+    """
+    from .pull import pull
+
+    try:
+        return pull(store, reference, platform=platform, say=say)
+    except ImageError as e:
+        raise ImageError(f"{reference.short} cannot be pulled: {e}. {OFFLINE}") from None
+
+
+def remove_anonymous(names: list[str]) -> None:
+    """Remove the volumes that were made for one container, which has ended."""
+    from .volumes import remove
+
+    if elsewhere.needed():
+        elsewhere.call("remove_anonymous", names)
+        return
+    store = Store()
+    for name in names:
+        with contextlib.suppress(ImageError):  # the engine still has it, or somebody else removed it
+            remove(store, name)

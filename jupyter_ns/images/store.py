@@ -1,0 +1,616 @@
+"""The store: blobs, layers, images, tags, and the locks that make it safe under several kernels.
+
+::
+
+    blobs/sha256/HEX     as downloaded or loaded: layers' archives, manifests, configurations
+    layers/HEX/diff      a layer unpacked on those below it; HEX is its chain ID
+    layers/HEX/info      its size; written before the directory gets its name
+    images/HEX           the record of an image; HEX is the digest of its configuration
+    tags                 names to images, one JSON map
+    downloads/HEX        parts of blobs, to be resumed
+    volumes/NAME/_data   volumes
+    scratch/…            work in progress; flock(2) tells whether its owner lives
+    lock, gc.lock        for changes of names and records; held shared while anything is added
+
+Everything gets its name by rename(2) when it is whole. What no record refers to is garbage, and is
+collected when nobody is adding anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO
+
+from ..errors import ImageError, UsageError
+from .merged import Stack
+from .reference import Reference, parse_reference
+from .streams import CHUNK, LayerStream
+from .unpack import DEFAULT_BOUNDS, Bounds, unpack
+
+MAX_DOCUMENT_BYTES = 4 << 20
+"""Of a manifest or configuration."""
+_UNFINISHED = ".new-"
+_DIRECTORIES = ("blobs/sha256", "layers", "images", "downloads", "volumes", "scratch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer of an image.
+
+    Attributes
+    ----------
+    diff_id : str
+        Digest of the uncompressed archive.
+    digest : str
+        Of the blob; equal to `diff_id` where it is not compressed.
+    media_type : str
+        Of the blob.
+    size : int
+        Of the blob, bytes.
+    """
+
+    diff_id: str
+    digest: str
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """The record of an image, and its configuration.
+
+    Attributes
+    ----------
+    id : str
+        Digest of the configuration.
+    manifest : str
+        Digest of the manifest.
+    layers : tuple of Layer
+        Lowest first.
+    config : dict
+        The configuration, an OCI image configuration.
+    """
+
+    id: str
+    manifest: str
+    layers: tuple[Layer, ...]
+    config: dict[str, Any] = field(repr=False)
+
+    @property
+    def chains(self) -> tuple[str, ...]:
+        """The layers' chain IDs, lowest first."""
+        return chain_ids([layer.diff_id for layer in self.layers])
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """The part that says how to run it: Env, Cmd, Entrypoint…"""
+        return self.config.get("config") or {}
+
+
+def default_root() -> str:
+    """Return where the store is: ``JUPYTER_NS_DATA``, or ``jupyter_ns`` below the user's data directory."""
+    own = os.environ.get("JUPYTER_NS_DATA")
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.abspath(own or os.path.join(data, "jupyter_ns"))
+
+
+def hex_of(digest: str) -> str:
+    """Return the digits of a digest.
+
+    Raises
+    ------
+    ImageError
+        If it is no SHA-256.
+    """
+    kind, _, digits = digest.partition(":")
+    if kind != "sha256" or len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
+        raise ImageError(f"{digest!r}: only sha256 digests are known")
+    return digits
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Store:
+    """One store. Objects may be made at will: all state is on the disk.
+
+    Parameters
+    ----------
+    root : str, optional
+        Its directory; `default_root` if absent.
+
+    Raises
+    ------
+    ImageError
+        If the directory cannot be made or belongs to another user.
+    """
+
+    def __init__(self, root: str | None = None) -> None:
+        self.root = root or default_root()
+        try:
+            # Closed to other users: layers hold set-user-ID programs and device nodes.
+            os.makedirs(self.root, mode=0o700, exist_ok=True)
+            for directory in _DIRECTORIES:
+                os.makedirs(self.path(directory), exist_ok=True)
+        except OSError as e:
+            raise ImageError(
+                f"no store of images at {self.root}: {e.strerror}; JUPYTER_NS_DATA names another"
+            ) from None
+        if os.stat(self.root).st_uid != os.geteuid():
+            raise ImageError(f"the store {self.root} belongs to another user; JUPYTER_NS_DATA names another")
+
+    def path(self, *parts: str) -> str:
+        """Return a path below the root."""
+        return os.path.join(self.root, *parts)
+
+    # ---- locks ----
+
+    @contextlib.contextmanager
+    def _flock(self, name: str, operation: int) -> Iterator[None]:
+        fd = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, operation)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[None]:
+        """While this is held, nothing is collected; what was added must be registered before it ends."""
+        with self._flock("gc.lock", fcntl.LOCK_SH):
+            self._sweep_scratch()
+            yield
+
+    def changing(self) -> contextlib.AbstractContextManager[None]:
+        """Hold names and records still, for a moment."""
+        return self._flock("lock", fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[str]:
+        """Give a directory that goes in the end, or, if this process is killed, with the next that adds."""
+        with self.changing():
+            path = tempfile.mkdtemp(dir=self.path("scratch"))
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            remove_tree(path)
+            os.close(fd)
+
+    def _sweep_scratch(self) -> None:
+        with self.changing():
+            for name in os.listdir(self.path("scratch")):
+                path = self.path("scratch", name)
+                if _unowned(path):
+                    remove_tree(path)
+            for directory in (self.root, self.path("images")):
+                for name in os.listdir(directory):
+                    if name.startswith(_UNFINISHED):  # only who holds this lock writes here
+                        os.unlink(os.path.join(directory, name))
+
+    # ---- blobs ----
+
+    def blob_path(self, digest: str) -> str:
+        """Return where a blob is, or would be."""
+        return self.path("blobs/sha256", hex_of(digest))
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether a blob is here, whole."""
+        return os.path.exists(self.blob_path(digest))
+
+    def add_bytes(self, data: bytes) -> str:
+        """Add a small blob; return its digest."""
+        digest = digest_of(data)
+        write_whole(self.blob_path(digest), data)
+        return digest
+
+    def read_document(self, digest: str) -> dict[str, Any]:
+        """Read a manifest or configuration.
+
+        Raises
+        ------
+        ImageError
+            If it is missing, or not what its name says.
+        """
+        try:
+            with open(self.blob_path(digest), "rb") as f:
+                data = f.read(MAX_DOCUMENT_BYTES + 1)
+        except FileNotFoundError:
+            raise ImageError(f"{digest} is not in the store") from None
+        if digest_of(data) != digest:
+            raise ImageError(f"{digest} is damaged in the store; remove the image and pull it again")
+        return parse_document(data, digest)
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        """Open a blob."""
+        try:
+            return open(self.blob_path(digest), "rb")
+        except FileNotFoundError:
+            raise ImageError(f"{digest} is not in the store") from None
+
+    # ---- layers ----
+
+    def layer_directory(self, chain: str) -> str:
+        """Return where a layer is, or would be, as overlayfs takes it."""
+        return self.path("layers", hex_of(chain), "diff")
+
+    def has_layer(self, chain: str) -> bool:
+        """Whether a layer is here, unpacked."""
+        return os.path.exists(self.layer_directory(chain))
+
+    def layer_bytes(self, chain: str) -> int:
+        """Return the size of a layer's files."""
+        try:
+            with open(self.path("layers", hex_of(chain), "info")) as f:
+                return int(json.load(f)["data_bytes"])
+        except FileNotFoundError:
+            return 0
+
+    def add_layer(
+        self, raw: BinaryIO, *, below: Sequence[str] = (), expected: str = "", bounds: Bounds = DEFAULT_BOUNDS
+    ) -> tuple[str, str, str]:
+        """Unpack a layer and verify it; within `adding`.
+
+        Parameters
+        ----------
+        raw : binary file
+            The archive, however it is compressed.
+        below : sequence of str
+            Diff IDs of the layers below, lowest first; unpacked already.
+        expected : str
+            Its diff ID, if known.
+        bounds : Bounds
+            What is too large.
+
+        Returns
+        -------
+        diff_id, digest, compression : str
+            Of the archive uncompressed, and as it came.
+
+        Raises
+        ------
+        ImageError
+            If it is damaged, hostile or not the one expected; nothing is added.
+        """
+        stream = LayerStream(raw)
+        stack = Stack([self.layer_directory(chain) for chain in reversed(chain_ids(below))])
+        with self.scratch() as scratch:
+            made = os.path.join(scratch, "layer")
+            os.makedirs(os.path.join(made, "diff"), mode=0o755)
+            done = unpack(stream, os.path.join(made, "diff"), stack, bounds)
+            digest, diff_id = stream.finish()
+            if expected and diff_id != expected:
+                raise ImageError(f"a layer is damaged: expected {expected}, got {diff_id}")
+            write_whole(os.path.join(made, "info"), json.dumps(asdict(done)).encode())
+            try:
+                os.rename(made, self.path("layers", hex_of(chain_ids([*below, diff_id])[-1])))
+            except OSError as e:
+                if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another kernel was faster
+                    raise
+        return diff_id, digest, stream.compression
+
+    # ---- images ----
+
+    def register(self, manifest: dict[str, Any], manifest_digest: str, names: Iterable[Reference] = ()) -> Image:
+        """Make an image of parts that are all here, and name it; within `adding`.
+
+        Raises
+        ------
+        ImageError
+            If a part is missing, or the parts contradict each other.
+        """
+        config_digest = str(manifest["config"]["digest"])
+        config = self.read_document(config_digest)
+        diff_ids = diff_ids_of(config)
+        entries = manifest["layers"]
+        if len(diff_ids) != len(entries):
+            raise ImageError(
+                f"{config_digest}: {len(diff_ids)} layers in the configuration, {len(entries)} in the manifest"
+            )
+        layers = [
+            {"diff_id": d, "digest": e["digest"], "media_type": e["mediaType"], "size": e["size"]}
+            for d, e in zip(diff_ids, entries, strict=True)
+        ]
+        for layer, chain in zip(layers, chain_ids(diff_ids), strict=True):
+            if not self.has_layer(chain) or not self.has_blob(layer["digest"]):
+                raise ImageError(f"{config_digest}: layer {layer['diff_id']} is not in the store")
+        record = {"manifest": manifest_digest, "layers": layers, "added": time.time()}
+        with self.changing():
+            path = self.path("images", hex_of(config_digest))
+            if not os.path.exists(path):
+                write_whole(path, json.dumps(record).encode())
+        self.tag(config_digest, names)
+        return self.image(config_digest)
+
+    def image(self, image_id: str) -> Image:
+        """Return an image by its ID.
+
+        Raises
+        ------
+        ImageError
+            If there is none.
+        """
+        try:
+            with open(self.record_path(image_id)) as f:
+                record = json.load(f)
+        except FileNotFoundError:
+            raise ImageError(f"No such image: {image_id}") from None
+        layers = tuple(Layer(**layer) for layer in record["layers"])
+        return Image(id=image_id, manifest=record["manifest"], layers=layers, config=self.read_document(image_id))
+
+    def record_path(self, image_id: str) -> str:
+        """Return the file whose shared lock keeps an image from being removed."""
+        return self.path("images", hex_of(image_id))
+
+    def image_ids(self) -> list[str]:
+        """List the IDs of all images."""
+        return [f"sha256:{name}" for name in sorted(os.listdir(self.path("images"))) if len(name) == 64]
+
+    def images(self) -> list[Image]:
+        """List all images."""
+        found = []
+        for image_id in self.image_ids():
+            with contextlib.suppress(ImageError):  # removed meanwhile
+                found.append(self.image(image_id))
+        return found
+
+    def image_bytes(self, image: Image) -> int:
+        """Return the size of all files of an image, as Docker counts."""
+        return sum(self.layer_bytes(chain) for chain in image.chains)
+
+    def lower_directories(self, image: Image) -> tuple[str, ...]:
+        """List the layers' directories for an overlay, topmost first."""
+        return tuple(self.layer_directory(chain) for chain in reversed(image.chains))
+
+    def in_use(self, image_id: str) -> bool:
+        """Whether a container holds the image."""
+        try:
+            with open(self.record_path(image_id)) as f:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    # ---- names ----
+
+    def tags(self) -> dict[str, str]:
+        """Return names (in full) and the IDs of their images."""
+        try:
+            with open(self.path("tags")) as f:
+                return dict(json.load(f))
+        except FileNotFoundError:
+            return {}
+
+    def _write_tags(self, tags: Mapping[str, str]) -> None:
+        write_whole(self.path("tags"), json.dumps(tags, indent=1).encode())
+
+    def tag(self, image_id: str, names: Iterable[Reference]) -> None:
+        """Give an image names; each is taken from whoever has it."""
+        new = {f"{n.repository}:{n.tag or 'latest'}": image_id for n in names}
+        if new:
+            with self.changing():
+                self._write_tags({**self.tags(), **new})
+
+    def names_of(self, image_id: str) -> list[Reference]:
+        """List an image's names."""
+        return [parse_reference(name) for name, target in sorted(self.tags().items()) if target == image_id]
+
+    def find(self, text: str) -> Image:
+        """Find an image by name, or by a unique beginning of its ID.
+
+        Raises
+        ------
+        ImageError
+            If there is none, or several.
+        UsageError
+            If `text` is neither.
+        """
+        digits = text.removeprefix("sha256:")
+        by_name: Reference | None = None
+        if digits == text:
+            try:
+                by_name = parse_reference(text)
+            except UsageError:
+                if not set(digits) <= set("0123456789abcdef"):
+                    raise
+        if by_name is not None:
+            target = self.tags().get(f"{by_name.repository}:{by_name.tag or 'latest'}")
+            if target is not None and not by_name.digest:
+                return self.image(target)
+            if by_name.digest:
+                for image in self.images():
+                    if by_name.digest in (image.manifest, image.id):
+                        return image
+        if digits and set(digits) <= set("0123456789abcdef"):
+            found = [i for i in self.image_ids() if hex_of(i).startswith(digits)]
+            if len(found) > 1:
+                raise ImageError(f"{text!r} is the beginning of {len(found)} IDs; give more digits")
+            if found:
+                return self.image(found[0])
+        raise ImageError(f"No such image: {by_name.short if by_name else text}")
+
+    # ---- removing ----
+
+    def untag(self, name: Reference) -> bool:
+        """Take a name away; return whether it was there."""
+        with self.changing():
+            tags = self.tags()
+            gone = tags.pop(f"{name.repository}:{name.tag or 'latest'}", None)
+            if gone is not None:
+                self._write_tags(tags)
+        return gone is not None
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image's record and names; its layers go with the next `collect`.
+
+        Raises
+        ------
+        ImageError
+            If a container uses it.
+        """
+        with self.changing():
+            if self.in_use(image_id):
+                raise ImageError(f"conflict: unable to delete {hex_of(image_id)[:12]}: a running container is using it")
+            self._write_tags({name: target for name, target in self.tags().items() if target != image_id})
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.record_path(image_id))
+
+    def collect(self, *, downloads: bool = False) -> tuple[list[str], int]:
+        """Remove blobs and layers that no image has, unless somebody is adding.
+
+        Parameters
+        ----------
+        downloads : bool
+            Whether parts of interrupted downloads go too.
+
+        Returns
+        -------
+        removed : list of str
+            Chain IDs of layers.
+        freed_bytes : int
+            Of layers' files and blobs.
+        """
+        try:
+            with self._flock("gc.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                self._sweep_scratch()
+                return self._collect(downloads)
+        except BlockingIOError:
+            return [], 0  # the next one does it
+
+    def _collect(self, downloads: bool) -> tuple[list[str], int]:
+        kept_layers, kept_blobs = set(), set()
+        for image_id in self.image_ids():
+            with open(self.record_path(image_id)) as f:
+                record = json.load(f)
+            kept_blobs |= {hex_of(image_id), hex_of(record["manifest"])}
+            kept_blobs |= {hex_of(layer["digest"]) for layer in record["layers"]}
+            kept_layers |= {hex_of(chain) for chain in chain_ids([layer["diff_id"] for layer in record["layers"]])}
+        removed, freed = [], 0
+        for name in set(os.listdir(self.path("layers"))) - kept_layers:
+            freed += self.layer_bytes(f"sha256:{name}")
+            with self.scratch() as scratch:  # renamed away first: half a layer has no name
+                os.rename(self.path("layers", name), os.path.join(scratch, "layer"))
+            removed.append(f"sha256:{name}")
+        gone = [self.path("blobs/sha256", n) for n in set(os.listdir(self.path("blobs/sha256"))) - kept_blobs]
+        if downloads:
+            gone += [self.path("downloads", n) for n in os.listdir(self.path("downloads"))]
+        for path in gone:
+            freed += os.path.getsize(path)
+            os.unlink(path)
+        return sorted(removed), freed
+
+
+def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
+    """Name each layer together with those below it, as the OCI image specification does ("Layer ChainID").
+
+    A layer's archive need not hold the directories that it only passes through: they are as below. So the
+    same archive may unpack differently on others.
+
+    Examples
+    --------
+    >>> chain_ids(["sha256:" + "0" * 64])[0][:12]
+    'sha256:00000'
+    """
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        chains.append(digest_of(f"{chains[-1]} {diff_id}".encode()) if chains else diff_id)
+    return tuple(chains)
+
+
+def diff_ids_of(config: dict[str, Any]) -> list[str]:
+    """Return the diff IDs that a configuration names, lowest first.
+
+    Raises
+    ------
+    ImageError
+        If there are none, or they are no digests.
+    """
+    rootfs = config.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(diff_ids, list) or not diff_ids:
+        raise ImageError("the image has no layers: rootfs.diff_ids is missing in its configuration")
+    for diff_id in diff_ids:
+        hex_of(str(diff_id))
+    return list(diff_ids)
+
+
+def parse_document(data: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object of bounded size.
+
+    Raises
+    ------
+    ImageError
+        If it is too large or not one.
+    """
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise ImageError(f"{what}: more than {MAX_DOCUMENT_BYTES:,} bytes")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise ImageError(f"{what}: not JSON: {e}") from None
+    if not isinstance(document, dict):
+        raise ImageError(f"{what}: expected a JSON object")
+    return document
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a loss of power."""
+    fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=_UNFINISHED)
+    try:
+        with open(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def copy_stream(source: BinaryIO, target: BinaryIO) -> str:
+    """Copy a stream; return its digest."""
+    sha = hashlib.sha256()
+    while data := source.read(CHUNK):
+        sha.update(data)
+        target.write(data)
+    return f"sha256:{sha.hexdigest()}"
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory tree, whatever modes it has."""
+    if os.geteuid():
+        for directory, names, _ in os.walk(path):
+            for name in names:
+                if not os.path.islink(os.path.join(directory, name)):
+                    os.chmod(os.path.join(directory, name), 0o700)
+    shutil.rmtree(path)
+
+
+def _unowned(path: str) -> bool:
+    """Whether the process that made a scratch directory is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True

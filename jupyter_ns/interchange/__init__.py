@@ -1,0 +1,1 @@
+"""Containers in the words of others: OCI bundles, which crun and runc run, and Docker's command line."""

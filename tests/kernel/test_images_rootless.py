@@ -1,0 +1,113 @@
+"""Images and volumes of an ordinary user, in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import jupyter_ns
+from jupyter_ns.images import archive
+from jupyter_ns.images.base import make_busybox
+from jupyter_ns.images.make import OCI_LAYER, add_image, new_config
+from jupyter_ns.images.reference import parse_reference
+from jupyter_ns.images.store import Layer, Store
+
+NOBODY = 65534
+AS_NOBODY = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+SCRIPT = r"""
+import shlex, sys
+from jupyter_ns import run
+from jupyter_ns.frontend.commands import stored
+from jupyter_ns.frontend.commands.console import Console
+
+def docker(line):
+    stored.dispatch(Console(), shlex.split(line))
+
+docker(f"load -i {sys.argv[1]}")
+container = run("sh", "-c", "id -u; ls /data /full; stat -c %u /data/owned; rm /data/owned; echo x > /v/kept",
+                image="layered", volume="vol:/v")
+print(container.stdout, container.stderr, [tuple(c) for c in container.changes])
+print(run("cat", "/v/kept", image="layered", volume="vol:/v").stdout)
+docker("layers layered /data/gone")
+docker("rmi layered")
+docker("volume rm vol")
+docker("images")
+"""
+
+
+def python() -> str:
+    """Return an interpreter of this version that an ordinary user may run."""
+    # Its engine is started by the ordinary user, so it is not enough that setpriv can start it.
+    again = "import sys; print(*sys.version_info[:2])"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {again!r}])"
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        command = ["setpriv", *AS_NOBODY, candidate, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.stdout.split() == [str(n) for n in sys.version_info[:2]]:
+            return candidate
+    pytest.skip("no interpreter of this version that an ordinary user may run")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="jns-rl-", dir="/tmp"))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.needs("root", "userns")
+def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    base = make_busybox(store)
+    layers = list(base.layers)
+    first = {"data": None, "data/gone": b"g", "data/owned": b"o", "full": None, "full/old": b"x"}
+    second = {"data": None, "data/.wh.gone": b"", "full": None, "full/.wh..wh..opq": b"", "full/new": b"n"}
+    for files in (first, second):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.type, info.mode = (tarfile.DIRTYPE, 0o755) if data is None else (tarfile.REGTYPE, 0o644)
+                info.uid, info.size = (33 if name == "data/owned" else 0), len(data or b"")
+                tar.addfile(info, io.BytesIO(data or b""))
+        with store.adding():
+            raw = out.getvalue()
+            diff_id, digest, _ = store.add_layer(io.BytesIO(raw), below=[one.diff_id for one in layers])
+            store.add_bytes(raw)
+            layers.append(Layer(diff_id=diff_id, digest=digest, media_type=OCI_LAYER, size=len(raw)))
+    with store.adding():
+        config = new_config(base.runtime, diff_ids=[one.diff_id for one in layers], history=[])
+        image = add_image(store, layers, config, [parse_reference("layered")])
+    with open(directory / "a.tar", "wb") as saved:
+        archive.save(store, [(image, [parse_reference("layered")])], saved)
+    package = str(Path(jupyter_ns.__file__).parents[1])
+    environ = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(directory),
+        "JUPYTER_NS_DATA": str(directory / "data"),
+        "PYTHONPATH": os.pathsep.join([package, *(p for p in sys.path if p.endswith("site-packages"))]),
+    }
+    command = ["setpriv", *AS_NOBODY, python(), "-c", SCRIPT]
+    done = subprocess.run(
+        [*command, directory / "a.tar"], capture_output=True, text=True, env=environ, cwd="/", timeout=120, check=False
+    )
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Loaded image: layered:latest"
+    # Without a range in /etc/subuid there is one ID, and every file is root's; with one, the owner is kept.
+    assert lines[1:6] == ["0", "/data:", "owned", "", "/full:"] and lines[6] == "new" and lines[7] in ("0", "33")
+    assert "('D', '/data/owned')" in done.stdout and "\nkept" not in done.stdout and "x\n" in done.stdout
+    assert "/data/gone: layer 3 hides it\n/data/gone: layer 2 has it\n" in done.stdout
+    assert "Untagged: layered:latest" in done.stdout and "\nvol\n" in done.stdout
+    assert lines[-1].split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
+    assert os.listdir(directory / "data/layers") == os.listdir(directory / "data/scratch") == []
