@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from ...errors import UsageError
 from ...lifecycle import ask
 from . import stored
-from .about import ABOUT
+from .about import VERSION
 from .acting import ACTING
 from .console import Console
 from .copying import CP
@@ -43,7 +43,7 @@ COMMANDS: dict[str, Command] = {
         *KEEPING,
         *ACTING,
         *LOOKING,
-        *ABOUT,
+        VERSION,
     )
 }
 _ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps"}
