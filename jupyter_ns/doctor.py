@@ -7,6 +7,7 @@ reads a knob and believes it.
 from __future__ import annotations
 
 import html as _html
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,8 +22,25 @@ DELEGATE = (
     "start the notebook server in a cgroup of its own: systemd-run --user --scope -p Delegate=yes jupyter lab, "
     "or run it as root"
 )
-MORE = ". `%container doctor` says more"
+MORE = ". `%container doctor` says more; --on guest runs it in a guest kernel, which needs no privilege"
 """How an error ends that sends its reader here."""
+UML = "virt/uml/user_mode_linux_howto_v2.rst"
+FIXES = (
+    ("cannot be mapped", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
+    ("CLONE_NEWUSER): No space", "sudo sysctl -w user.max_user_namespaces=15000"),
+    (
+        "ENOSPC",
+        "sudo sysctl -w user.max_mnt_namespaces=15000 user.max_pid_namespaces=15000 user.max_net_namespaces=15000",
+    ),
+    ("overlay", "sudo modprobe overlay"),
+    (
+        "",
+        "sudo sysctl -w user.max_user_namespaces=15000; on Ubuntu from 23.10 also "
+        "kernel.apparmor_restrict_unprivileged_userns=0; on Debian before 11 also kernel.unprivileged_userns_clone=1; "
+        "inside Docker: docker run --security-opt seccomp=unconfined …",
+    ),
+)
+"""A word of the failure, and the command that most likely mends it; the first that fits."""
 WITHOUT_CGROUP = {
     "memory": (WEAKENED, "--memory: the engine looks every 20 ms and kills what is over"),
     "pids": (WEAKENED, "--pids-limit: the engine looks every 20 ms and kills what is over"),
@@ -82,7 +100,14 @@ def doctor(facts: HostFacts) -> list[Row]:
     >>> [row.state for row in doctor(HostFacts(rootless=True, uid=1000)) if row.ability == "privilege"]
     ['weakened']
     """
-    return [*_privilege(facts), *_namespaces(facts), *_file_system(facts), *_kernel_views(facts), *_cgroups(facts)]
+    return [
+        *_guest(facts),
+        *_privilege(facts),
+        *_namespaces(facts),
+        *_file_system(facts),
+        *_kernel_views(facts),
+        *_cgroups(facts),
+    ]
 
 
 def refused(reason: str) -> list[Row]:
@@ -93,15 +118,41 @@ def refused(reason: str) -> list[Row]:
     reason : str
         The failed probe, as the engine said it.
     """
-    fix = (
-        "as root: sysctl -w user.max_user_namespaces=15000; on Debian before 11 also "
-        "kernel.unprivileged_userns_clone=1, "
-        "on Ubuntu from 23.10 kernel.apparmor_restrict_unprivileged_userns=0; inside Docker: --security-opt "
-        "seccomp=unconfined. Or run the notebook server as root"
-    )
-    cost = "no container can be made; nothing is run unisolated instead"
-    evidence = reason.removesuffix(MORE)
-    return [Row("containers", NO, evidence, cost, fix, "user_namespaces(7)")]
+    return [verdict(reason.removesuffix(MORE), "")]
+
+
+def no_guest(reason: str) -> list[Row]:
+    """Return the one row where a guest does not start, as its keeper said it."""
+    fix = "`%container doctor`, without --on guest, says what this machine's own kernel can do"
+    return [Row("containers", NO, reason, "no container can be made in a guest", fix, UML)]
+
+
+def verdict(failed: str, done: str) -> Row:
+    """Say whether a container can be made at all.
+
+    Parameters
+    ----------
+    failed : str
+        What the attempt failed with; empty if it did not.
+    done : str
+        What was done, if so.
+
+    Examples
+    --------
+    >>> verdict("", "`true` ran in one").state, verdict("user namespaces are forbidden here", "").fix[:40]
+    ('yes', 'sudo sysctl -w user.max_user_namespaces=')
+    """
+    if not failed:
+        return Row("containers", YES, done, documentation="namespaces(7)")
+    cost = "no container can be made; nothing is run unisolated instead. --on guest needs none of this"
+    fix = next((fix for sign, fix in FIXES if sign in failed), FIXES[-1][1])
+    return Row("containers", NO, failed, cost, fix, "user_namespaces(7)")
+
+
+def _guest(facts: HostFacts) -> Iterator[Row]:
+    if facts.guest:
+        kernel, _, cost = facts.guest.partition("; ")
+        yield Row("guest kernel", WEAKENED, kernel, cost, "run it on this machine's own kernel: --on host", UML)
 
 
 def _privilege(facts: HostFacts) -> Iterator[Row]:
@@ -225,6 +276,18 @@ def text(rows: Sequence[Row]) -> str:
             details = (("costs", row.cost), ("fix", row.fix), ("see", row.documentation))
             lines += [f"    {name}: {value}" for name, value in details if value]
     return "\n".join([*lines, summary(rows)])
+
+
+def json_text(rows: Sequence[Row]) -> str:
+    """Lay rows out as JSON, a list of objects, for programs.
+
+    Examples
+    --------
+    >>> import json
+    >>> json.loads(json_text([Row("overlay", "no", "EPERM")]))[0]["state"]
+    'no'
+    """
+    return json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False)
 
 
 def summary(rows: Iterable[Row]) -> str:

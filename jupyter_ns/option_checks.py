@@ -99,6 +99,15 @@ def _lifetime(request: RunRequest, given: Given) -> None:
         )
 
 
+def _guest(request: RunRequest, given: Given) -> None:
+    if request.on != "guest":
+        return
+    if request.state == "fork":
+        raise UsageError("--state fork: conflicts with --on guest, as a process cannot move to another kernel")
+    if request.spec.network == "host":
+        raise UsageError("--network host: conflicts with --on guest, which has no network but its loopback")
+
+
 def _program(request: RunRequest, given: Given) -> None:
     if request.spec.python:
         if request.spec.tty:
@@ -116,5 +125,6 @@ _RULES: tuple[Callable[[RunRequest, Given], None], ...] = (
     _namespaces,
     _mounts,
     _lifetime,
+    _guest,
     _program,
 )
