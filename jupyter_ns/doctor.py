@@ -18,10 +18,15 @@ YES, WEAKENED, NO = "yes", "weakened", "no"
 MARKS = {YES: "✓", WEAKENED: "!", NO: "✗"}
 _COLOURS = {YES: "#23893c", WEAKENED: "#b36b00", NO: "#d8413c"}
 
-DELEGATE = (
-    "start the notebook server in a cgroup of its own: systemd-run --user --scope -p Delegate=yes jupyter lab, "
-    "or run it as root"
+# Commands to copy; what is to be known about one stands behind it, as the shell's comment.
+AS_ROOT = "sudo jupyter lab --allow-root"
+DELEGATE = "systemd-run --user --scope -p Delegate=yes jupyter lab"
+NO_V2 = f"{AS_ROOT}  # version 1 cannot be delegated safely: or boot with systemd.unified_cgroup_hierarchy=1"
+CONTROLLERS = (
+    "sudo systemctl set-property user@$UID.service Delegate=yes  # Delegate='cpu cpuset io memory pids' in its unit; "
+    "a kernel without the controller cannot be mended"
 )
+NEWER = "uname -r  # the kernel is too old, or built without: nothing but another one mends this"
 MORE = ". `%container doctor` says more; --on guest runs it in a guest kernel, which needs no privilege"
 """How an error ends that sends its reader here."""
 UML = "virt/uml/user_mode_linux_howto_v2.rst"
@@ -123,7 +128,7 @@ def refused(reason: str) -> list[Row]:
 
 def no_guest(reason: str) -> list[Row]:
     """Return the one row where a guest does not start, as its keeper said it."""
-    fix = "`%container doctor`, without --on guest, says what this machine's own kernel can do"
+    fix = "%container doctor --on host  # says what this machine's own kernel can do, and about the guest's"
     return [Row("containers", NO, reason, "no container can be made in a guest", fix, UML)]
 
 
@@ -152,7 +157,14 @@ def verdict(failed: str, done: str) -> Row:
 def _guest(facts: HostFacts) -> Iterator[Row]:
     if facts.guest:
         kernel, _, cost = facts.guest.partition("; ")
-        yield Row("guest kernel", WEAKENED, kernel, cost, "run it on this machine's own kernel: --on host", UML)
+        yield Row(
+            "guest kernel",
+            WEAKENED,
+            kernel,
+            cost,
+            "%config ContainerMagics.on = 'host'  # where this machine's own kernel allows it",
+            UML,
+        )
 
 
 def _privilege(facts: HostFacts) -> Iterator[Row]:
@@ -164,7 +176,7 @@ def _privilege(facts: HostFacts) -> Iterator[Row]:
         WEAKENED,
         f"user {facts.uid} is root only in the engine's own user namespace",
         "no device nodes; files of other users stay closed",
-        "",
+        f"{AS_ROOT}  # not needed, and less safe",
         "user_namespaces(7)",
     )
     if facts.id_ranges:
@@ -175,7 +187,7 @@ def _privilege(facts: HostFacts) -> Iterator[Row]:
             NO,
             "one ID is mapped: there is no newuidmap, or no range for this user",
             "--user and --group-add; package managers inside, which change owners",
-            "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+            "sudo apt-get install uidmap && sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
             "subuid(5)",
         )
 
@@ -188,43 +200,43 @@ def _namespaces(facts: HostFacts) -> Iterator[Row]:
             yield Row(f"{kind.name} namespace", YES, "made in a throw-away child", documentation=manual)
         elif kind.name in ("time", "cgroup"):
             cost = "--time-offset" if kind.name == "time" else "/proc/self/cgroup shows the host's paths"
-            yield Row(f"{kind.name} namespace", WEAKENED, reason, cost, "a newer kernel (5.6 has all)", manual)
+            yield Row(f"{kind.name} namespace", WEAKENED, reason, cost, f"{NEWER} (5.6 has all)", manual)
         else:
-            fix = f"leave it out, knowingly: --without {kind.name}"
+            fix = f"sudo sysctl -w user.max_{kind.proc}_namespaces=15000  # or, knowingly: --without {kind.name}"
             yield Row(f"{kind.name} namespace", NO, reason, f"not isolated: {kind.isolates}", fix, manual)
 
 
 def _file_system(facts: HostFacts) -> Iterator[Row]:
     manual = "filesystems/overlayfs.rst"
     if facts.overlay_error:
-        fix = "Linux 5.11 or later for ordinary users; modprobe overlay; or knowingly --without mount"
+        fix = "sudo modprobe overlay  # for ordinary users Linux 5.11 or later; or knowingly --without mount"
         yield Row(
             "copy-on-write root", NO, facts.overlay_error, "no container with a file system of its own", fix, manual
         )
     elif facts.root_entries:
         evidence = "inherited mounts are locked, so the root is overlaid directory by directory"
         cost = "files made directly in / are not among the changes"
-        yield Row("copy-on-write root", WEAKENED, evidence, cost, "", manual)
+        yield Row("copy-on-write root", WEAKENED, evidence, cost, f"{AS_ROOT}  # overlaid as a whole there", manual)
     else:
         yield Row("copy-on-write root", YES, "an overlay with the host's root below was mounted", documentation=manual)
     for mount in facts.submounts:
         if mount.how == "bind" and mount.reason:
-            fix = f"-v {mount.path}:{mount.path} makes it the host's own, writable"
+            fix = f"%%container -v {mount.path}:{mount.path}  # makes it the host's own, writable"
             yield Row(f"copy-on-write {mount.path}", WEAKENED, mount.reason, "read-only inside", fix, manual)
 
 
 def _kernel_views(facts: HostFacts) -> Iterator[Row]:
     views = (
         ("seccomp filter", facts.seccomp_error, NO, "every system call stays open: refused unless asked for",
-         "a kernel with CONFIG_SECCOMP_FILTER; or knowingly --security-opt seccomp=unconfined", "seccomp(2)"),
+         "%%container --security-opt seccomp=unconfined  # knowingly; the kernel has no filters", "seccomp(2)"),
         ("own /proc", facts.proc_error, WEAKENED, "/proc shows the host's processes",
-         "in Docker: --security-opt systempaths=unconfined for the outer container", "proc(5)"),
-        ("own /sys", facts.sysfs_error, WEAKENED, "/sys is the host's, read-only", "", "sysfs(5)"),
+         "docker run --security-opt systempaths=unconfined …  # for the container that the notebook is in", "proc(5)"),
+        ("own /sys", facts.sysfs_error, WEAKENED, "/sys is the host's, read-only", AS_ROOT, "sysfs(5)"),
         ("device nodes", facts.mknod_error, WEAKENED, "the host's /dev/null and others are bind-mounted; no --device",
-         "", "mknod(2)"),
+         AS_ROOT, "mknod(2)"),
         ("recursive read-only", facts.setattr_error, WEAKENED, "mounts below a read-only volume stay writable",
-         "Linux 5.12 or later", "mount_setattr(2)"),
-        ("session keyring", facts.keyring_error, WEAKENED, "the container shares the notebook's session keyring", "",
+         NEWER + " (5.12 has it)", "mount_setattr(2)"),
+        ("session keyring", facts.keyring_error, WEAKENED, "the container shares the notebook's session keyring", NEWER,
          "keyrings(7)"),
     )  # fmt: skip
     for ability, error, state, cost, fix, manual in views:
@@ -247,14 +259,21 @@ def _cgroups(facts: HostFacts) -> Iterator[Row]:
         reason = unavailable.get(name, "no such controller here")
         lost = f"refused: {options}"
         state, cost = (NO, lost) if version else WITHOUT_CGROUP.get(controller, (NO, lost))
-        fix = DELEGATE if not version else "the parent cgroup or the kernel has to offer it"
+        fix = CONTROLLERS if version else DELEGATE if kind == "unified" else NO_V2
         yield Row(f"limit: {label}", state, reason, cost, fix, "cgroups(7)")
     if version == 2 and "memory" in usable and "memory.swap.max" not in facts.cgroup.get("files", ()):
         evidence = "a new cgroup has no memory.swap.max: no CONFIG_SWAP, or swapaccount=0"
         cost = "--memory-swap is refused; swap is not limited"
-        yield Row("limit: swap", WEAKENED, evidence, cost, "", "cgroup-v2.rst")
+        yield Row("limit: swap", WEAKENED, evidence, cost, NEWER, "cgroup-v2.rst")
     for note in facts.cgroup.get("notes", ()):
-        yield Row("cgroup position", WEAKENED, note, "", DELEGATE, "cgroups(7)")
+        yield Row(
+            "cgroup position",
+            WEAKENED,
+            note,
+            "limits on the notebook do not bind its containers",
+            DELEGATE,
+            "cgroups(7)",
+        )
 
 
 def text(rows: Sequence[Row]) -> str:

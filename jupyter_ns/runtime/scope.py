@@ -56,7 +56,7 @@ def enter_scope(address: str, pid: int) -> str:
     except ImportError:
         return "jeepney, which speaks with systemd, is not installed"
     try:
-        with open_dbus_connection(address) as bus:
+        with open_dbus_connection(address, auth_timeout=TIMEOUT_S) as bus:
             return _start(bus, f"jupyter_ns-{pid}.scope", pid)
     except TimeoutError:
         return f"systemd did not answer in {TIMEOUT_S:.0f} s at {address}"

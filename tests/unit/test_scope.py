@@ -43,7 +43,7 @@ class Bus(threading.Thread):
     def _authenticate(connection: socket.socket) -> None:
         heard = b""
         while not heard.endswith(b"BEGIN\r\n"):
-            heard += connection.recv(1024)
+            heard += connection.recv(1)  # not a byte of the messages that follow
             if heard.endswith(b"\r\n") and b"AUTH EXTERNAL" in heard.splitlines()[-1]:
                 connection.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
             elif heard.endswith(b"NEGOTIATE_UNIX_FD\r\n"):
