@@ -65,9 +65,12 @@ def _a_container(client: EngineClient) -> Row:
 def _guest_kernel() -> Row:
     from .guest import kernel  # only a doctor, or who asks for a guest, needs it
 
+    fix = kernel.INSTALL
     try:
-        path, memory = kernel.find_kernel(os.environ), kernel.find_memory(os.environ)
+        path = kernel.find_kernel(os.environ)
+        fix = kernel.MAKE_SPACE
+        memory = kernel.find_memory(os.environ)
     except ContainerError as e:
-        return Row("guest kernel", NO, str(e), "--on guest", kernel.INSTALL, doctor.UML)
+        return Row("guest kernel", NO, str(e), "--on guest is refused", fix, doctor.UML)
     evidence = f"{path}; its memory goes to {memory.directory}. Not booted: `%container doctor --on guest` does that"
     return Row("guest kernel", YES, evidence, documentation=doctor.UML)

@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ..client import EngineClient, close_client, get_client, running_clients
+from ..client import EngineClient, close_client, get_client, running_clients, set_default_place
 from ..runtime.protocol import Kind
 from . import completion
 from .magics import ContainerMagics
@@ -17,6 +17,7 @@ _preloaded: dict[EngineClient, set[str]] = {}
 def load(shell: Any) -> None:
     """Register the magics, start the engine, and tell its zygote of every import from now on."""
     shell.register_magics(ContainerMagics)
+    set_default_place(shell.magics_manager.registry["ContainerMagics"].on)
     shell.events.register("post_run_cell", _after_cell)
     completion.install(shell)
     get_client()

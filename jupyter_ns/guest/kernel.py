@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, UsageError
 from ..units import format_bytes, parse_size
 
 KERNEL, MEMORY, ARGUMENTS = "JUPYTER_NS_UML", "JUPYTER_NS_GUEST_MEMORY", "JUPYTER_NS_GUEST_ARGS"
@@ -19,9 +19,10 @@ PROGRAM = "linux.uml"
 UNPACKED = "~/.local/share/jupyter_ns/user-mode-linux"
 """Where Debian's package may be unpacked by a user who cannot install it."""
 INSTALL = (
-    f"apt-get install user-mode-linux (Debian); elsewhere, and without root: apt-get download it from Debian, "
-    f"dpkg -x user-mode-linux_*.deb {UNPACKED}; or set {KERNEL} to a kernel built with ARCH=um"
+    f"sudo apt-get install user-mode-linux  # Debian's; elsewhere, or without root, unpack its package: "
+    f"dpkg -x user-mode-linux_*.deb {UNPACKED}; {KERNEL} may name another kernel built with ARCH=um"
 )
+MAKE_SPACE = "export TMPDIR=DIRECTORY  # one with space that is not mounted noexec"
 DEFAULT_BYTES, LEAST_BYTES = 1 << 30, 192 << 20
 
 
@@ -72,14 +73,18 @@ def find_memory(environ: Mapping[str, str]) -> Memory:
         If the size asked for is none.
     """
     wanted = environ.get(MEMORY)
-    size = parse_size(wanted) if wanted else min(DEFAULT_BYTES, available_bytes() // 2)
+    try:
+        size = parse_size(wanted) if wanted else min(DEFAULT_BYTES, available_bytes() // 2)
+    except ValueError as e:
+        raise UsageError(f"{MEMORY}={wanted}: {e}") from None
     least = size if wanted else LEAST_BYTES
     if size < LEAST_BYTES:
         raise UnsupportedError(f"a guest needs {format_bytes(LEAST_BYTES)} of memory or more; {MEMORY} says how much")
     reasons = []
     own = environ.get("TMPDIR")
     for directory in [own] if own else ["/tmp", "/dev/shm", "/var/tmp"]:
-        reason = not_executable(directory)
+        blank = any(c in directory for c in " \t\n\"'")
+        reason = "the kernel's command line takes no blanks or quotes" if blank else not_executable(directory)
         if not reason:
             free = free_bytes(directory)
             if free >= least:

@@ -156,6 +156,31 @@ def test_the_doctor_says_that_it_is_a_guest() -> None:
     assert rows["limit: memory"].evidence.startswith("controller memory of cgroup version 2")
 
 
+IN_IPYTHON = """
+ip = get_ipython()
+ip.run_line_magic("load_ext", "jupyter_ns")
+ip.run_line_magic("config", "ContainerMagics.on = 'guest'")
+from jupyter_ns import run
+print("RELEASE", run("uname", "-r").stdout.strip())
+ip.run_cell_magic("container", "--quiet sh", "echo RELEASE $(uname -r)")
+ip.run_cell_magic("container", "--quiet --on host sh", "echo RELEASE $(uname -r)")
+ip.run_line_magic("namespaces", "")
+ip.run_cell_magic("container", "--quiet sh", "true")
+ip.run_line_magic("namespaces", "")
+"""
+
+
+def test_config_makes_it_the_default(tmp_path: Path) -> None:
+    environ = {**os.environ, "IPYTHONDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", IN_IPYTHON]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=200)
+    releases = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("RELEASE")]
+    assert len(releases) == 3, done.stdout + done.stderr
+    assert releases[0] == releases[1] != os.uname().release == releases[2]
+    heads = [line.split() for line in done.stdout.splitlines() if line.startswith("namespace ")]
+    assert [head[1] for head in heads] == ["kernel", "guest"], done.stdout
+
+
 # ---- whatever dies first ----
 
 STARTS_ONE = """
@@ -233,6 +258,16 @@ def test_without_a_kernel_the_package_is_named(tmp_path: Path) -> None:
         kernel.find_kernel({"PATH": str(tmp_path), "HOME": str(tmp_path)})
     with pytest.raises(UnsupportedError, match="no executable file"):
         kernel.find_kernel({kernel.KERNEL: str(tmp_path)})
+
+
+def test_its_memory_is_of_a_size_and_in_a_place_that_a_kernel_takes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{kernel.MEMORY}=lots: expected"):
+        kernel.find_memory({kernel.MEMORY: "lots"})
+    with pytest.raises(UnsupportedError, match="192MiB of memory or more"):
+        kernel.find_memory({kernel.MEMORY: "64m"})
+    with pytest.raises(UnsupportedError, match="no blanks or quotes"):
+        kernel.find_memory({"TMPDIR": f"{tmp_path}/a b"})
+    assert kernel.find_memory({kernel.MEMORY: "200m", "TMPDIR": str(tmp_path)}) == (str(tmp_path), 200 << 20)
 
 
 @pytest.mark.parametrize(
