@@ -146,20 +146,26 @@ def _needs(request: pytest.FixtureRequest) -> None:
 # ---- the session's engine ----
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the session a store of images and volumes of its own."""
+    before = os.environ.get("JUPYTER_NS_DATA")
+    os.environ["JUPYTER_NS_DATA"] = str(tmp_path_factory.mktemp("data"))
+    yield
+    if before is None:
+        del os.environ["JUPYTER_NS_DATA"]
+    else:
+        os.environ["JUPYTER_NS_DATA"] = before
+
+
 @pytest.fixture(scope="session")
 def private_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the session a temporary directory of its own, so that what stays in it can be counted."""
     path = tmp_path_factory.mktemp("tmp")
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = tempfile.tempdir = str(path)
-    data = os.environ.get("JUPYTER_NS_DATA")
-    os.environ["JUPYTER_NS_DATA"] = str(tmp_path_factory.mktemp("data"))
     yield path
     tempfile.tempdir = None
-    if data is None:
-        del os.environ["JUPYTER_NS_DATA"]
-    else:
-        os.environ["JUPYTER_NS_DATA"] = data
     if before is None:
         del os.environ["TMPDIR"]
     else:
