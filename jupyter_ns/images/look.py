@@ -12,6 +12,9 @@ from ..errors import ImageError
 from .merged import Stack, is_opaque, is_whiteout
 from .store import Image, Store
 
+CREATED_BY_MAX = 44
+"""Characters of what made a layer that are shown, as ``docker history`` cuts them."""
+
 
 @dataclass(slots=True, kw_only=True)
 class LayerView:
@@ -156,10 +159,10 @@ def tree_text(name: str, views: Sequence[LayerView], *, bytes_words: Any, most: 
             if view.count(kind)
         )
         hidden = f", {bytes_words(view.hidden_bytes)} below it hidden but kept" if view.hidden_bytes else ""
-        words = f"  {view.created_by}" if view.created_by else ""
+        words = f"  {view.created_by[:CREATED_BY_MAX]}{'…' * (len(view.created_by) > CREATED_BY_MAX)}"
         lines.append(
             f"{'└' if last else '├'}─ layer {view.number}  {view.diff_id[7:19]}  {bytes_words(view.data_bytes)}"
-            f"  ({counts or 'empty'}{hidden}){words}"
+            f"  ({counts or 'empty'}{hidden}){words}".rstrip()
         )
         bar = " " if last else "│"
         lines += [f"{bar}    {kind} {path}" for kind, path in view.changes[:most]]

@@ -465,7 +465,7 @@ class Store:
         """
         with self.changing():
             if self.in_use(image_id):
-                raise ImageError(f"conflict: unable to delete {hex_of(image_id)[:12]}: a running container is using it")
+                raise ImageError(f"conflict: unable to delete {hex_of(image_id)[:12]}: a container is using it")
             self._write_tags({name: target for name, target in self.tags().items() if target != image_id})
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.record_path(image_id))

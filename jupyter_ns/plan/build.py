@@ -16,7 +16,7 @@ from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..spec import ContainerSpec, Mount
 from .devices import DeviceNode, device_steps
-from .finish import become_root, finish_steps
+from .finish import become_root, finish_steps, make_workdir
 from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
 
@@ -299,6 +299,8 @@ class _Build:
         yield Step(Op.UMOUNT, (self.old_root, MNT_DETACH), why="the host's root is out of reach from here on")
         yield Step(Op.RMDIR, (self.old_root,))
         if self.spec.readonly:
+            if self.spec.workdir:
+                yield from make_workdir(self.spec, self.inputs)
             yield from self._readonly_root()
         if self.remapped:
             yield from self._late_namespaces()
@@ -309,7 +311,8 @@ class _Build:
 
     def _readonly_root(self) -> Iterator[Step]:
         """The root, and what else of the host's files is mounted below it; what ``-v`` brought in has its own say."""
-        layers = [s.path for s in self.facts.submounts if s.how == "overlay" and s.path != self.staging]
+        own = () if self.inputs.lower else self.facts.submounts  # an image has none of the host's mounts
+        layers = [s.path for s in own if s.how == "overlay" and s.path != self.staging]
         for path in (*layers, *self.inputs.exposed, "/"):
             if not any(is_below(path, m.destination) for m in self.spec.mounts):
                 flags = REMOUNT | BIND | RDONLY | NODEV

@@ -27,7 +27,9 @@ def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> I
     if not facts.keyring_error:
         yield Step(Op.KEYRING, why="a session keyring of its own, keyrings(7)")
     if spec.workdir:
-        yield from _workdir(spec, inputs.workdir_exists)
+        if not spec.readonly:  # else it was made before the root became read-only
+            yield from make_workdir(spec, inputs)
+        yield Step(Op.CHDIR, (spec.workdir,), option="--workdir")
     if spec.oom_score_adj:
         text = str(spec.oom_score_adj)
         yield Step(Op.WRITE, ("/proc/self/oom_score_adj", text), option="--oom-score-adj")
@@ -61,12 +63,12 @@ def become_root() -> Iterator[Step]:
     yield Step(Op.SETRESUID, (0,), why="root of the user namespace")
 
 
-def _workdir(spec: ContainerSpec, exists: bool) -> Iterator[Step]:
+def make_workdir(spec: ContainerSpec, inputs: PlanInputs) -> Iterator[Step]:
+    """Make the working directory, as Docker does where it is absent."""
     parts = spec.workdir.strip("/").split("/")
-    for i in range(1, len(parts) + 1) if not exists else ():
+    for i in range(1, len(parts) + 1) if not inputs.workdir_exists else ():
         path = "/" + "/".join(parts[:i])
         yield Step(Op.MKDIR, (path, 0o755), tolerate=errno.EEXIST, why="made if absent", option="--workdir")
-    yield Step(Op.CHDIR, (spec.workdir,), option="--workdir")
 
 
 def _privileges(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:

@@ -351,9 +351,10 @@ class Engine:
                 container.dispose()
                 continue
             summary = container.summary()
+            keep_files = self.registry.ended(container, summary)
             if container.attached:
                 self.tell(Kind.EXIT, container.id, summary)
-            container.dispose(keep_files=self.registry.ended(container, summary))
+            container.dispose(keep_files=keep_files)
             recipe = container.recipe
             if recipe.key and not recipe.bare and not recipe.once and container.attached:
                 self._parked.replenish(recipe)

@@ -236,7 +236,7 @@ class Registry:
         if record.start_again or (not record.removing and self._policy_restarts(record)):
             self._restart_later(record, ran_s)
         elif record.removing or record.life.remove:
-            self.forget(record)
+            self._drop(record)  # whoever reaped it disposes of it
 
     def _policy_restarts(self, record: Record) -> bool:
         policy, _, most = record.spec.restart.partition(":")
@@ -268,16 +268,19 @@ class Registry:
 
     def forget(self, record: Record) -> None:
         """Remove a container that has no processes, and what it wrote."""
-        self.records.pop(record.id, None)
-        self._names.pop(record.name, None)
-        self.event(record, "destroy")
-        self._answer(record, "removed")
+        self._drop(record)
         process = record.process
         if process.state == "ended":
             process.dispose()
         else:  # on its way to a new start
             process.record = None
             process.kill("killed")
+
+    def _drop(self, record: Record) -> None:
+        self.records.pop(record.id, None)
+        self._names.pop(record.name, None)
+        self.event(record, "destroy")
+        self._answer(record, "removed")
 
     def _answer(self, record: Record, what: str, error: Exception | None = None) -> None:
         rest: list[tuple[str, str]] = []

@@ -140,6 +140,11 @@ def test_the_configuration_is_followed(store: Store) -> None:
         run("true", image="configured", user="nobody")
 
 
+def test_a_read_only_root(store: Store) -> None:
+    container = sh("pwd; touch /x 2>/dev/null || echo no; touch /t/x", read_only=True, workdir="/made/new", tmpfs="/t")
+    assert container.stdout == "/made/new\nno\n"
+
+
 def test_a_hundred_and_twenty_layers(store: Store) -> None:
     layers = [tar({f"layer{i}": str(i).encode()}) for i in range(120)]
     image_on_busybox(store, "many", *layers)

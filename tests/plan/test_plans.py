@@ -59,7 +59,7 @@ SCRATCH = Mount(type="tmpfs", destination="/scratch", options="size=1m", flags=(
 SHELL = ContainerSpec(argv=("sh",), workdir="/root")
 CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
     "image": (
-        ContainerSpec(argv=("sh",), workdir="/srv/new", image="busybox", mounts=(VOLUME,)),
+        ContainerSpec(argv=("sh",), workdir="/srv/new", image="busybox", mounts=(VOLUME,), readonly=True),
         FACTS,
         replace(INPUTS, source_is_dir={"/srv/in": True}, workdir_exists=False, lower=("/mnt/l:2/diff", "/data/1/diff")),
     ),

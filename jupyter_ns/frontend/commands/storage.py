@@ -13,6 +13,7 @@ from ...errors import ImageError, UsageError
 from ...images import volumes
 from ...images.store import Store
 from ...images.volumes import Volume
+from ...lifecycle import ask
 from ...units import format_bytes, format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
@@ -109,7 +110,8 @@ def prune_volumes(store: Store, *, everything: bool) -> tuple[list[str], int]:
 
 
 def usage_rows(store: Store) -> list[dict[str, Any]]:
-    """Sum up what is on the disk, as ``docker system df`` does."""
+    """Sum up what is on the disk, and in memory for containers, as ``docker system df`` does."""
+    let_go()
     images = store.images()
     busy = {image.id for image in images if store.in_use(image.id)}
     sizes = {chain: store.layer_bytes(chain) for image in images for chain in image.chains}
@@ -117,12 +119,15 @@ def usage_rows(store: Store) -> list[dict[str, Any]]:
     found = volumes.volumes(store)
     volume_sizes = {v.name: volumes.volume_bytes(v) for v in found}
     busy_volumes = {v.name for v in found if volumes.in_use(store, v.name)}
+    containers = ask("list", size=True)
+    written = [row["size_bytes"] for row in containers]
+    ended = [row["size_bytes"] for row in containers if row["state"] not in ("running", "paused", "restarting")]
     total, volume_total = sum(sizes.values()), sum(volume_sizes.values())
     free = sum(size for chain, size in sizes.items() if chain not in kept)
     volume_free = sum(size for name, size in volume_sizes.items() if name not in busy_volumes)
     return [
         _usage("Images", len(images), len(busy), total, free),
-        _usage("Containers", 0, 0, 0, 0),
+        _usage("Containers", len(containers), len(containers) - len(ended), sum(written), sum(ended)),
         _usage("Local Volumes", len(found), len(busy_volumes), volume_total, volume_free),
         _usage("Build Cache", 0, 0, 0, 0),
     ]

@@ -16,7 +16,7 @@ _BY_ANYBODY = frozenset(
         ("", "images tag save push login logout info"),
         ("image ", "ls list inspect tag save push"),
         ("volume ", "ls create inspect"),
-        ("system ", "info"),
+        ("system ", "df info"),
     )
     for name in listed.split()
 )
