@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import commands, engine, notebook, report, resident, scale
+from . import commands, detached, engine, notebook, report, resident, scale
 from .stats import BenchmarkError, Series, interleave
 from .workspace import workspace
 
@@ -58,6 +58,11 @@ def _live(options: argparse.Namespace) -> Section:
     return rows, scale.LIVE_FIRST
 
 
+def _detached(options: argparse.Namespace) -> Section:
+    rows = scale.detached(containers=options.live, rounds=options.rounds, gap_s=options.gap_ms / 1e3)
+    return rows, detached.CELL
+
+
 SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], Section]]] = {
     "start": ("Request to reaped: whole commands and the engine", _start),
     "notebook": ("In a notebook: execute request to idle", _notebook),
@@ -65,6 +70,7 @@ SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], Section]]] = {
     "load": ("Loading the extension", _load),
     "sampling": ("Watching one idle container", _sampling),
     "live": ("Many live containers", _live),
+    "detached": ("Detached containers", _detached),
 }
 
 

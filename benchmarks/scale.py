@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from . import detached as lifecycle
 from .kernels import Kernel, kernel
 from .notebook import LIMITS, LOAD
 from .processes import available_bytes, children, cpu_seconds
@@ -155,3 +156,15 @@ def live(*, containers: int, rounds: int, gap_s: float) -> list[Series]:
             note="one thread a container takes the samples",
         ),
     ]
+
+
+def detached(*, containers: int, rounds: int, gap_s: float) -> list[Series]:
+    """Time what is asked of detached containers, in a process of its own (`benchmarks.detached`)."""
+    names = (lifecycle.EXEC, lifecycle.CELL, lifecycle.PS)
+    argv = [sys.executable, "-m", "benchmarks.detached", str(containers), str(rounds), str(gap_s)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        return _missing(names, f"failed: {said[-1] if said else f'exit code {done.returncode}'}")
+    answer = json.loads(done.stdout)
+    return [Series(name=name, values=tuple(s * 1e3 for s in answer[name])) for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import commands, engine, notebook, resident, scale
+from . import commands, detached, engine, notebook, resident, scale
 from .stats import Series
 
 
@@ -91,6 +91,8 @@ TARGETS: tuple[Target, ...] = (
         at_most=1.5,
     ),
     Target(text="engine memory per idle container, kB", row=scale.LIVE_MEMORY, at_most=200.0),
+    Target(text="exec ÷ fresh container", row=detached.EXEC, baseline=detached.CELL, at_most=1.2),
+    Target(text="ps with many containers, ms", row=detached.PS, at_most=50.0),
 )
 
 

@@ -52,7 +52,7 @@ EXAMPLES: dict[str, str] = {
     "--label": "--label course=containers true",
     "--rm": "--rm true",
     "--detach": "--detach --rm sleep 1",
-    "--restart": "--restart on-failure:3 true",
+    "--restart": "-d --restart on-failure:3 true",
     "--stop-timeout": "--stop-timeout 3 true",
     "--cidfile": "--cidfile /tmp/jupyter_ns.cid true",
     "--tty": "--tty test -t 0",

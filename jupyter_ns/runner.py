@@ -22,7 +22,7 @@ from typing import Any
 from . import namespaces
 from .client import EngineClient
 from .container import Change, Container, OOMLimit
-from .errors import EngineError, TransferError, from_dict
+from .errors import EngineError, TransferError, UsageError, from_dict
 from .host import HostFacts
 from .namespaces import NamespaceID
 from .plan import Plan, PlanInputs
@@ -163,7 +163,16 @@ class Run:
         self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life, **more}
 
     def lives(self, **life: Any) -> None:
-        """Say how long the container is to live: fields of `jupyter_ns.runtime.registry.Life`."""
+        """Say how long the container is to live: fields of `jupyter_ns.runtime.registry.Life`.
+
+        Raises
+        ------
+        UsageError
+            If it is to be started again, and somebody waits for it.
+        """
+        policy = self.container.spec.restart
+        if policy != "no" and not life.get("detach"):
+            raise UsageError(f"--restart {policy}: expected with -d; what is waited for ends with its program")
         self._request["life"] |= life
 
     @property

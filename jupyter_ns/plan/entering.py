@@ -40,6 +40,15 @@ def exec_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan
     return Plan(0, (*_enter(spec, facts, inputs), *finish_steps(spec, facts, inputs)))
 
 
+def enters_by_itself(spec: ContainerSpec, facts: HostFacts) -> bool:
+    """Whether a program has to enter the PID namespace itself, which counts for its children only.
+
+    Else its maker is in there while it clones, and then returns to its own: a user's engine could not, for that is
+    of a user namespace above.
+    """
+    return facts.rootless and not spec.python
+
+
 def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:
     """Should: be in the container's cgroups and in all its namespaces.
 
@@ -49,15 +58,14 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
     fds = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=[], target=True).descriptors()
     target = dict(fds)["target"]
     yield Step(Op.FDS, (fds,), why="standard streams; everything else is closed")
-    if spec.python or "pid" not in kinds:
-        yield from _session(spec)
-    # CVE-2019-5736: whoever may trace a process may open its program through /proc/PID/exe.
+    # CVE-2019-5736: whoever may trace a process may open its program through /proc/PID/exe. Until here, it has
+    # capabilities that nobody inside has, and so cannot be traced either.
     yield Step(Op.PRCTL, (PR_SET_DUMPABLE, 0), why="not to be traced from inside before it is one of them")
-    if "pid" in kinds and not spec.python:
+    if "pid" in kinds and enters_by_itself(spec, facts):
         yield Step(Op.PRCTL, (PR_SET_PDEATHSIG, SIGKILL), why="the parent outside dies with the engine")
         yield Step(Op.SETNS, (target, BY_NAME["pid"].flag), why="for children only: pid_namespaces(7)")
         yield Step(Op.INIT, why="the parent stays outside and waits; the child is in the PID namespace")
-        yield from _session(spec)
+    yield from _session(spec)
     for path in inputs.cgroup_join:
         yield Step(Op.WRITE, (path, "0"), why="into the container's cgroup")
     others = sum(BY_NAME[kind].flag for kind in kinds - {"pid"})

@@ -330,7 +330,8 @@ class Engine:
             else:
                 into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
-                pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
+                with made.around_clone():
+                    pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
             made.watch_cgroup()

@@ -7,26 +7,53 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .. import core
 from ..errors import SetupError, UsageError
+from ..namespaces import BY_NAME
+from ..plan.entering import enters_by_itself
 from ..usage import SAMPLE_FIELDS
 from .protocol import CHUNK
 from .supervised import Supervised
+
+_JUST_ENDED = "exec: the container has just ended"
 
 
 @dataclass(slots=True)
 class Entered(Supervised):
     """A process that has entered the namespaces of `host`, and its streams.
 
-    For a program, `pid` is its parent, which stays outside: the payload is that one's only child.
+    Where a program enters by itself (`plan.entering`), `pid` is its parent, which stays outside: the payload is that
+    one's only child.
     """
 
+    target: int = -1
+    """A pidfd of the container's PID 1."""
     collected: bytearray | None = None
     """What it writes is kept here, up to a bound, where nobody at the kernel follows it."""
     on_end: Callable[[Entered], None] | None = None
+
+    @contextlib.contextmanager
+    def around_clone(self) -> Iterator[None]:
+        """Be in the container's PID namespace for children; nobody else is made meanwhile."""
+        flag = BY_NAME["pid"].flag
+        if "pid" in self.spec.without or enters_by_itself(self.spec, self.recipe.facts):
+            yield
+            return
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            core.setns(self.target, flag)
+            yield
+        except OSError as e:
+            if e.errno in (errno.ESRCH, errno.ENOMEM):  # setns(2); clone(2) into a namespace whose init has ended
+                raise UsageError(_JUST_ENDED) from None
+            raise
+        finally:
+            core.setns(own, flag)
+            os.close(own)
 
     def watch_cgroup(self) -> None:
         """Nothing: the cgroup is the container's."""
@@ -35,7 +62,7 @@ class Entered(Supervised):
         """Read the child's report pipe; that the container ended meanwhile is no failure of ours."""
         Supervised.on_report(self)
         if isinstance(self.failure, SetupError) and self.failure.errno == errno.ESRCH:
-            self.failure = UsageError("exec: the container has just ended")
+            self.failure = UsageError(_JUST_ENDED)
 
     def _pass_on(self, number: int, data: bytes) -> None:
         if self.collected is None:
@@ -55,7 +82,7 @@ class Entered(Supervised):
 
     def _payload_pid(self) -> int:
         """Return the PID of the process inside, as the host counts; 0 if there is none."""
-        if self.recipe.in_zygote:
+        if not enters_by_itself(self.spec, self.recipe.facts):
             return self.pid
         with contextlib.suppress(OSError, IndexError), open(f"/proc/{self.pid}/task/{self.pid}/children") as f:
             return int(f.read().split()[0])

@@ -59,7 +59,7 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
     ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     child["target"] = os.dup(host.pidfd)
-    made = Entered(engine, name, recipe, ends, host.cgroup)
+    made = Entered(engine, name, recipe, ends, host.cgroup, target=host.pidfd)
     made.container_id, made.namespaces = record.id, host.namespaces
     engine.containers[name] = made
     try:

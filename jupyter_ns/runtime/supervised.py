@@ -162,6 +162,10 @@ class Supervised:
         self.pid, self.pidfd = pid, pidfd
         self.engine.watch(self.ends.report, self.on_report)
 
+    def around_clone(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which its child is made."""
+        return contextlib.nullcontext()
+
     def watch_cgroup(self) -> None:
         """Open what tells of the cgroup, while the child builds."""
         self.sampler = sampler_of(self.cgroup)

@@ -53,6 +53,8 @@ def test_explain_prints_the_steps(capsys: Capture) -> None:
     [
         (["nosuch"], "there are: run, doctor, version"),
         (["run"], "a program is missing"),
+        (["run", "-d", "true"], "nothing outlives this command"),
+        (["run", "--restart", "always", "true"], "--restart always: expected with -d"),
         (["run", "--mem", "12x", "true"], "--mem '12x'"),
         (["version", "-v"], "expected nothing after version"),
         (["doctor", "-v"], "expected nothing after doctor"),

@@ -274,6 +274,12 @@ def test_restart_policy_counts_failures() -> None:
         assert (found["restart_count"], found["exit_code"]) == (2, 5)
 
 
+def test_restart_of_what_is_waited_for_is_refused() -> None:
+    with pytest.raises(UsageError, match="--restart always: expected with -d"):
+        run("true", restart="always")
+    assert ask("list") == []
+
+
 def test_restart_policy_always_ends_with_stop() -> None:
     with detached("sh", "-c", "echo run", restart="always") as container:
         assert soon(lambda: container.logs().count("run") >= 2)

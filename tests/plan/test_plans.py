@@ -101,6 +101,7 @@ def test_golden(name: str) -> None:
 JOIN = PlanInputs(container_id=INPUTS.container_id, environment=INPUTS.environment, cgroup_join=("/cg/tasks",))
 ENTERING = {
     "exec": exec_plan(ContainerSpec(argv=("id",), workdir="/", user="1:1", tty=True), FACTS, JOIN),
+    "exec-rootless": exec_plan(ContainerSpec(argv=("id",), workdir="/"), ROOTLESS, JOIN),
     "exec-python": exec_plan(ContainerSpec(python=True, workdir="/"), FACTS, JOIN),
     "restart": restart_plan(SHELL, FACTS, JOIN),
 }
