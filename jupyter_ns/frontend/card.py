@@ -96,7 +96,7 @@ def _namespaces_live(container: Container) -> str:
     ids = [container.namespaces[kind] for kind in kinds]
     rows = (
         ("namespace", RIGHT, kinds),
-        ("this kernel", RIGHT, [str(pair.host) for pair in ids]),
+        (_kernel(container), RIGHT, [str(pair.host) for pair in ids]),
         ("container", RIGHT, [marked(compare(*pair), pair.container) for pair in ids]),
     )
     lines = "".join(
@@ -108,6 +108,10 @@ def _namespaces_live(container: Container) -> str:
         f'<div style="overflow-x:auto;margin-top:4px">{table}</div>'
         f'<div style="font-size:12px;{MUTED}">{escape(LEGEND)}</div>'
     )
+
+
+def _kernel(container: Container) -> str:
+    return "guest kernel" if container.guest else "this kernel"
 
 
 def _weakened_html(container: Container) -> str:
@@ -176,7 +180,7 @@ def final_bundle(container: Container) -> Bundle:
     """
     own = {kind: pair.host for kind, pair in container.namespaces.items()}
     inside = {kind: pair.container for kind, pair in container.namespaces.items()}
-    namespaces = namespace_table([NamespaceRow("this kernel", own), NamespaceRow("container", inside)])
+    namespaces = namespace_table([NamespaceRow(_kernel(container), own), NamespaceRow("container", inside)])
     changes = change_list(container.changes, complete=not container.changes_truncated)
     return {
         "text/html": _final_html(container, namespaces[0] if own else "", changes[0]),

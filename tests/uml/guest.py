@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import glob
 import os
+import pathlib
 import shlex
 import shutil
 import subprocess
@@ -23,6 +24,10 @@ from collections.abc import Sequence
 
 NO_GUEST = 250
 """Exit status if the guest itself failed."""
+INSMOD = """$b grep -qw overlay /proc/filesystems ||
+    for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done"""
+OVERLAY = "$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root"
+READ_ONLY = "$b mount --bind / /mnt/root; $b mount -o remount,bind,ro /mnt/root"
 NOISE = ("Failed to initialize ubd", "mmapper_init", "sysrq: Power Off", "reboot: Power down")
 
 INIT = """#!/bin/sh
@@ -30,9 +35,8 @@ b={busybox}
 $b mount -t proc proc /proc
 $b mount -t tmpfs -o mode=755 rw /mnt
 $b mkdir /mnt/upper /mnt/work /mnt/root
-$b grep -qw overlay /proc/filesystems ||
-    for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done
-$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root
+{insmod}
+{root}
 cd /mnt/root
 $b mount -t proc proc proc
 $b mount -t sysfs sys sys
@@ -48,11 +52,15 @@ $b mkdir sys/fs/cgroup/session
 for c in $($b cat sys/fs/cgroup/cgroup.controllers); do echo +$c > sys/fs/cgroup/session/cgroup.subtree_control; done
 $b mkdir sys/fs/cgroup/session/notebook
 {delegate}
+for d in {passed}; do $b chmod o+x /mnt/root$d; done
 echo 0 > sys/fs/cgroup/session/notebook/cgroup.procs
 $b ip link set lo up
 # A chroot would not do: unshare(CLONE_NEWUSER) is refused in one.
 $b pivot_root . mnt
 cd /
+(
+{setup}
+)
 {enter} /bin/sh /mnt{scratch}/command
 echo $? > /mnt{scratch}/status
 echo o > /proc/sysrq-trigger
@@ -70,7 +78,13 @@ def missing() -> str:
 
 
 def run(
-    command: Sequence[str], *, uid: int = 0, delegated: bool = True, timeout_s: float = 300.0
+    command: Sequence[str],
+    *,
+    uid: int = 0,
+    delegated: bool = True,
+    setup: str = "",
+    overlay: bool = True,
+    timeout_s: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a fresh guest.
 
@@ -82,6 +96,10 @@ def run(
         Who runs it there; also the group.
     delegated : bool
         Whether its cgroup belongs to that user, as systemd's ``Delegate=yes`` does it.
+    setup : str
+        Lines of sh that root carries out before, to cripple the machine.
+    overlay : bool
+        Whether its kernel has overlay file systems; without, its files are read-only.
     timeout_s : float
         After which the guest is ended.
 
@@ -97,7 +115,7 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="jupyter_ns-uml-") as scratch:
         os.chmod(scratch, 0o755)
-        _write_files(scratch, command, uid, delegated)
+        _write_files(scratch, command, uid, delegated, setup, overlay)
         arguments = [
             "setpriv", "--pdeathsig", "KILL", "taskset", "-c", os.environ.get("UML_CPU", "0"),
             _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
@@ -122,12 +140,19 @@ def _kernel() -> str:
     return os.environ.get("UML") or shutil.which("linux.uml") or ""
 
 
-def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool) -> None:
+def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, overlay: bool) -> None:
     session = "sys/fs/cgroup/session"
     chown = f"$b chown {uid}:{uid} {session} {session}/cgroup.* {session}/notebook {session}/notebook/cgroup.*"
     init = INIT.format(
         busybox=shutil.which("busybox"),
-        modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"),
+        insmod=INSMOD.format(modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"))
+        if overlay
+        else "",
+        root=OVERLAY if overlay else READ_ONLY,
+        setup=setup or ":",
+        passed=shlex.join(_above(sys.executable, os.path.realpath(sys.executable), os.getcwd()))
+        if uid and overlay
+        else "",
         delegate=chown if uid and delegated else "",
         enter=f"setpriv --reuid={uid} --regid={uid} --clear-groups" if uid else "",
         scratch=scratch,
@@ -139,6 +164,11 @@ def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool
         with open(f"{scratch}/{name}", "w") as f:
             f.write(text)
         os.chmod(f.name, mode)
+
+
+def _above(*paths: str) -> list[str]:
+    """Return the directories above paths: who is not root must be able to pass them."""
+    return sorted({str(directory) for path in paths for directory in pathlib.Path(path).parents})
 
 
 def main() -> int:
