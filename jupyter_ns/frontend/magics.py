@@ -20,7 +20,7 @@ from IPython.core.magic import (
 )
 from traitlets import Enum, observe
 
-from ..client import PLACES, default_place, get_client, set_default_place
+from ..client import PLACES, get_client, set_default_place
 from ..errors import UsageError
 
 if TYPE_CHECKING:
