@@ -117,7 +117,7 @@ def run(
         os.chmod(scratch, 0o755)
         _write_files(scratch, command, uid, delegated, setup, overlay)
         arguments = [
-            "setpriv", "--pdeathsig", "KILL", "taskset", "-c", os.environ.get("UML_CPU", "0"),
+            "setpriv", "--pdeathsig", "TERM", "taskset", "-c", os.environ.get("UML_CPU", "0"),
             _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
             f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "loglevel=3", "con=null", "con0=null,fd:1",
