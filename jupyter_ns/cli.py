@@ -69,14 +69,10 @@ def _run(words: list[str]) -> int:
         raise UsageError("a program is missing; a cell of Python needs a notebook: `jupyter-ns run [OPTIONS] PROGRAM`")
     # As with Docker, without -i a program must not swallow what the caller's next command is to read.
     stdin = sys.stdin.buffer.read() if _interactive(words) else b""
-<<<<<<< HEAD
-    running = Run(get_client(request.on), request.spec, Echo())
-=======
     if request.detach:
         raise UsageError("-d: nothing outlives this command, its engine neither; in a notebook it does")
-    running = Run(get_client(), request.spec, Echo())
+    running = Run(get_client(request.on), request.spec, Echo())
     running.lives()
->>>>>>> w-life
     container = running.execute(stdin=stdin)
     if request.explain:
         print(container.plan.describe(container.timings), file=sys.stderr)

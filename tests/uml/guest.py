@@ -12,11 +12,13 @@ memory (``768M``), ``$UML_CPU`` the processor that it is pinned to: unpinned, it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,7 +63,8 @@ cd /
 (
 {setup}
 )
-{enter} /bin/sh /mnt{scratch}/command
+$b cp /mnt{scratch}/command /run/command  # the way to the scratch directory may be closed to the user
+{enter} /bin/sh /run/command
 echo $? > /mnt{scratch}/status
 echo o > /proc/sysrq-trigger
 $b sleep 10
@@ -117,22 +120,34 @@ def run(
         os.chmod(scratch, 0o755)
         _write_files(scratch, command, uid, delegated, setup, overlay)
         arguments = [
-            "setpriv", "--pdeathsig", "KILL", "taskset", "-c", os.environ.get("UML_CPU", "0"),
+            "setpriv", "--pdeathsig", "TERM", "taskset", "-c", os.environ.get("UML_CPU", "0"),
             _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
             f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "loglevel=3", "con=null", "con0=null,fd:1",
             *shlex.split(os.environ.get("UML_KARGS", "")),
         ]  # fmt: skip
-        done = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         )
-        lines = (line for line in done.stdout.splitlines(keepends=True) if not line.startswith(NOISE))
+        with process:
+            try:
+                said, complained = process.communicate(timeout=timeout_s)
+            finally:  # it leads a group of its own, and its helper processes outlive it where it is killed
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+        lines = (line for line in said.splitlines(keepends=True) if not line.startswith(NOISE))
         output = "".join(lines).replace("\r\n", "\n")
         try:
             with open(f"{scratch}/status") as f:
                 status = int(f.read())
         except (FileNotFoundError, ValueError):
-            return subprocess.CompletedProcess(arguments, NO_GUEST, output + done.stderr)
+            return subprocess.CompletedProcess(arguments, NO_GUEST, output + complained)
     return subprocess.CompletedProcess(arguments, status, output)
 
 
