@@ -44,7 +44,7 @@ _CARD = "font-size:14px;line-height:1.45;margin:2px 0"
 _OPEN_CHANGES = 6  # up to as many are shown without a click
 
 
-def live_html(container: Container, elapsed_s: float) -> str:
+def live_html(container: Container, elapsed_s: float, note: str = "") -> str:
     """Draw the card of a running container, for `ipywidgets.HTML`.
 
     Parameters
@@ -53,6 +53,8 @@ def live_html(container: Container, elapsed_s: float) -> str:
         Its `usage` may grow meanwhile.
     elapsed_s : float
         Seconds since its start.
+    note : str
+        Plain text for its last line.
 
     Returns
     -------
@@ -62,7 +64,8 @@ def live_html(container: Container, elapsed_s: float) -> str:
     return (
         f'<div style="{_CARD}">{_headline_html(container, elapsed_s)}'
         f'<div style="margin-top:6px">{sparklines(container.usage, container.spec.limits)}</div>'
-        f"{_io_html(container)}{_namespaces_live(container)}{_weakened_html(container)}</div>"
+        f"{_io_html(container)}{_namespaces_live(container)}{_weakened_html(container)}"
+        f'<div style="font-size:12px;{MUTED}">{escape(note)}</div></div>'
     )
 
 
