@@ -107,6 +107,7 @@ class Guest:
                 preexec_fn=_with_us_on(cpus[os.getpid() % len(cpus)]),
             )  # fmt: skip
         os.close(console)
+        self._guardian, self._lifeline = _guard(self._process.pid)
         self._pidfd = os.pidfd_open(self._process.pid)
 
     def boot(self) -> bool:
@@ -187,14 +188,10 @@ class Guest:
         """Hang up, let the guest power off, and kill it if it does not."""
         self._line.close()
         self._receipts.close()
-        for last_resort in (self._process.terminate, self._process.kill):
-            try:
-                self._process.wait(POWER_OFF_S)
-                break
-            except subprocess.TimeoutExpired:
-                last_resort()
-        with contextlib.suppress(ProcessLookupError):  # where it was killed, its helper processes are still there
-            os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(POWER_OFF_S)
+        os.close(self._lifeline)
+        os.waitpid(self._guardian, 0)
         self._process.wait()
         os.close(self._pidfd)
         os.close(self._console)
@@ -236,12 +233,33 @@ def _with_us_on(cpu: int) -> Callable[[], None]:
     prctl = ctypes.CDLL(None).prctl
 
     def prepare() -> None:
-        # Not SIGKILL: at SIGTERM, it ends its helper processes too.
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os.setpgid(0, 0)
         os.sched_setaffinity(0, {cpu})
 
     return prepare
+
+
+def _guard(group: int) -> tuple[int, int]:
+    """Start a process that kills a process group once the descriptor returned is closed, by whatever end of ours.
+
+    A guest's kernel has helper processes that outlive it where it is killed; and at SIGTERM, for which it has a
+    handler, it may hang.
+    """
+    end, lifeline = os.pipe2(os.O_CLOEXEC)
+    guardian = os.fork()
+    if guardian:
+        os.close(end)
+        return guardian, lifeline
+    try:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.dup2(end, 0)
+        os.closerange(1, 1 << 16)  # the notebook's stream among them, whose end is to be seen
+        os.read(0, 1)
+        os.killpg(group, signal.SIGKILL)
+    finally:
+        os._exit(0)
 
 
 def _write_init(scratch: str, binary: str) -> None:
