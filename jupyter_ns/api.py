@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from . import options
-from .client import get_client
+from .client import default_place, get_client
 from .container import Container
 from .errors import UsageError
 from .frontend.outcome import error_of
@@ -67,7 +67,7 @@ def run(
     'hello\\n'
     """
     request = parse_words([*to_flags(keywords), "--", program, *arguments])
-    running = Run(get_client(), request.spec, Echo() if echo else _Capture())
+    running = Run(get_client(request.on), request.spec, Echo() if echo else _Capture())
     running.lives(detach=request.detach, remove=not request.detach if request.remove is None else request.remove)
     container = running.execute(stdin=input.encode() if isinstance(input, str) else input)
     error = error_of(container, raise_error=True) if check else None
@@ -85,7 +85,7 @@ def parse_words(words: list[str]) -> RunRequest:
         As `jupyter_ns.options.parse`.
     """
     return options.parse(
-        words,
+        [f"--on={default_place()}", *words],
         cwd=os.getcwd(),
         environ=os.environ,
         host_cpus=os.cpu_count() or 1,

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
-from . import doctor, options
+from . import checkup, doctor, options
 from .api import Echo
 from .client import get_client
-from .errors import ContainerError, UnsupportedError, UsageError
+from .errors import ContainerError, UsageError
 from .frontend.outcome import error_of
 from .option_scan import scan
 from .runner import Run
@@ -20,7 +20,8 @@ COULD_NOT_START = 125
 
 USAGE = """\
 jupyter-ns run [OPTIONS] PROGRAM [ARG…]   run a program in a fresh container; exits with its code
-jupyter-ns doctor                         what this host can do, what it cannot, and how to mend that
+jupyter-ns doctor [--on guest] [--json]   what this host, or a guest, can do, what it cannot, and how to mend that;
+                                          exits with 1 if no container can be made
 jupyter-ns version                        versions of this package, the kernel and cgroups
 
 `jupyter-ns run --help` lists the options. With -i, standard input is read to its end and passed on."""
@@ -70,7 +71,7 @@ def _run(words: list[str]) -> int:
     stdin = sys.stdin.buffer.read() if _interactive(words) else b""
     if request.detach:
         raise UsageError("-d: nothing outlives this command, its engine neither; in a notebook it does")
-    running = Run(get_client(), request.spec, Echo())
+    running = Run(get_client(request.on), request.spec, Echo())
     running.lives()
     container = running.execute(stdin=stdin)
     if request.explain:
@@ -95,13 +96,10 @@ def _no_more(command: str, words: list[str]) -> None:
 
 
 def _doctor(words: list[str]) -> int:
-    _no_more("doctor", words)
-    try:
-        rows, code = doctor.doctor(get_client().facts), 0
-    except UnsupportedError as e:
-        rows, code = doctor.refused(str(e)), 1
-    print(doctor.text(rows))
-    return code
+    as_json = "--json" in words
+    rows = checkup.examine(checkup.place_of([word for word in words if word != "--json"], "host"))
+    print(doctor.json_text(rows) if as_json else doctor.text(rows))
+    return int(rows[0].state == doctor.NO)
 
 
 def _version(words: list[str]) -> int:

@@ -74,6 +74,8 @@ class _Waiting:
     has_turn: bool = False
 
 
+PLACES = {"host": "engine", "guest": "keeper"}
+"""Where an engine can be, and which process of ours the byte stream leads to there."""
 WAKE_FDS_S = 0.05
 """How often one that sleeps looks at its own descriptors."""
 
@@ -82,9 +84,15 @@ class EngineClient:
     """One engine process, and the byte stream to it.
 
     Any thread may call; whoever waits reads the stream for all.
+
+    Parameters
+    ----------
+    on : str
+        The place of the engine, a key of `PLACES`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on: str = "host") -> None:
+        self.on = on
         self._decoder = protocol.Decoder()
         self._handlers: dict[str, Handler] = {}
         self._write_lock = threading.Lock()
@@ -103,7 +111,7 @@ class EngineClient:
             # Without site (-S) and environment (-E): it starts in 30 ms; its path comes from us.
             # A session of its own: the notebook server interrupts the kernel's whole process group.
             self._process = subprocess.Popen(
-                [sys.executable, "-S", "-E", main, "engine", str(theirs.fileno())],
+                [sys.executable, "-S", "-E", main, PLACES[self.on], str(theirs.fileno())],
                 env=environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -316,7 +324,8 @@ class EngineClient:
             self._facts = HostFacts.from_dict(payload["facts"])
         elif kind is Kind.ERROR:
             error = from_dict(payload)
-            if self._facts is None:  # it will not serve; the next to ask gets a new one, and hears why
+            # It will not serve, or has ended with its guest; the next to ask gets a new one, and hears why.
+            if self._facts is None or isinstance(error, EngineError):
                 self._failure = error
             raise error
 
@@ -331,35 +340,48 @@ class EngineClient:
         return error
 
 
-_client: EngineClient | None = None
+_clients: dict[str, EngineClient] = {}
+_default = ["host"]
 _lock = threading.Lock()
 
 
-def get_client() -> EngineClient:
-    """Return this process's engine client; starts the engine where none is alive."""
-    global _client
+def default_place() -> str:
+    """Return where containers run for which nothing else is said."""
+    return _default[0]
+
+
+def set_default_place(on: str) -> None:
+    """Choose it; ``%config ContainerMagics.on`` does."""
+    _default[0] = on
+
+
+def get_client(on: str = "") -> EngineClient:
+    """Return this process's client of the engine on a place of `PLACES`; starts one where none is alive."""
+    on = on or default_place()
     with _lock:
-        if _client is not None and not _client.alive:
-            _client.close()
-            _client = None
-        if _client is None:
-            _client = EngineClient()
-        return _client
+        if on in _clients and not _clients[on].alive:
+            _clients.pop(on).close()
+        if on not in _clients:
+            _clients[on] = EngineClient(on)
+        return _clients[on]
+
+
+def running_clients() -> list[EngineClient]:
+    """Return the clients whose engines have been started."""
+    with _lock:
+        return list(_clients.values())
 
 
 def close_client() -> None:
-    """End this process's engine, if there is one."""
-    global _client
+    """End this process's engines, if there are any."""
     with _lock:
-        if _client is not None:
-            _client.close()
-            _client = None
+        while _clients:
+            _clients.popitem()[1].close()
 
 
 def _after_fork_in_child() -> None:
     # The stream belongs to the parent; a forked kernel must not speak on it.
-    global _client
-    _client = None
+    _clients.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -65,6 +65,8 @@ class Container:
         Seconds each step of the plan took.
     oom_limit : OOMLimit or None
         The memory limit that was hit, where it is that of a cgroup above the container's own.
+    guest : str
+        The guest kernel that it ran in, in words; empty for this machine's own.
     weakened : list of str
         Every guarantee that this host could not give, and why.
     """
@@ -90,6 +92,7 @@ class Container:
     changes: list[Change] = field(default_factory=list)
     limits: list[LimitRecord] = field(default_factory=list)
     timings: list[float] = field(default_factory=list)
+    guest: str = ""
     weakened: list[str] = field(default_factory=list)
     changes_truncated: bool = False
     oom_limit: OOMLimit | None = None

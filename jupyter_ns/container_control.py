@@ -86,13 +86,15 @@ def execute(c: Container, program: str, *arguments: str, input: str | bytes = b"
 
 def update(c: Container, keywords: Mapping[str, Any]) -> None:
     """Move limits; see `Container.update`."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from .api import parse_words, to_flags
+    from .cgroups.facts import merge
 
     flags = to_flags(dict(keywords))
     request = parse_words([*flags, "--", "true"])
     asked = {k: v for k, v in asdict(request.spec.limits).items() if v != getattr(Limits(), k)}
     policy = request.spec.restart if any(flag.startswith("--restart=") for flag in flags) else ""
     answer = ask("update", of=c.id, limits=asked, restart=policy)
+    c.spec = replace(c.spec, limits=merge(c.spec.limits, request.spec.limits))
     c.limits = [LimitRecord(*r) for r in answer["limits"]]

@@ -7,6 +7,7 @@ reads a knob and believes it.
 from __future__ import annotations
 
 import html as _html
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,12 +18,34 @@ YES, WEAKENED, NO = "yes", "weakened", "no"
 MARKS = {YES: "✓", WEAKENED: "!", NO: "✗"}
 _COLOURS = {YES: "#23893c", WEAKENED: "#b36b00", NO: "#d8413c"}
 
-DELEGATE = (
-    "start the notebook server in a cgroup of its own: systemd-run --user --scope -p Delegate=yes jupyter lab, "
-    "or run it as root"
+# Commands to copy; what is to be known about one stands behind it, as the shell's comment.
+AS_ROOT = "sudo jupyter lab --allow-root"
+DELEGATE = "systemd-run --user --scope -p Delegate=yes jupyter lab"
+NO_V2 = f"{AS_ROOT}  # version 1 cannot be delegated safely: or boot with systemd.unified_cgroup_hierarchy=1"
+CONTROLLERS = (
+    "sudo systemctl set-property user@$UID.service Delegate=yes  # Delegate='cpu cpuset io memory pids' in its unit; "
+    "a kernel without the controller cannot be mended"
 )
-MORE = ". `%container doctor` says more"
+NEWER = "uname -r  # the kernel is too old, or built without: nothing but another one mends this"
+MORE = ". `%container doctor` says more; --on guest runs it in a guest kernel, which needs no privilege"
 """How an error ends that sends its reader here."""
+UML = "virt/uml/user_mode_linux_howto_v2.rst"
+FIXES = (
+    ("cannot be mapped", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
+    ("CLONE_NEWUSER): No space", "sudo sysctl -w user.max_user_namespaces=15000"),
+    (
+        "ENOSPC",
+        "sudo sysctl -w user.max_mnt_namespaces=15000 user.max_pid_namespaces=15000 user.max_net_namespaces=15000",
+    ),
+    ("overlay", "sudo modprobe overlay"),
+    (
+        "",
+        "sudo sysctl -w user.max_user_namespaces=15000; on Ubuntu from 23.10 also "
+        "kernel.apparmor_restrict_unprivileged_userns=0; on Debian before 11 also kernel.unprivileged_userns_clone=1; "
+        "inside Docker: docker run --security-opt seccomp=unconfined …",
+    ),
+)
+"""A word of the failure, and the command that most likely mends it; the first that fits."""
 WITHOUT_CGROUP = {
     "memory": (WEAKENED, "--memory: the engine looks every 20 ms and kills what is over"),
     "pids": (WEAKENED, "--pids-limit: the engine looks every 20 ms and kills what is over"),
@@ -82,7 +105,14 @@ def doctor(facts: HostFacts) -> list[Row]:
     >>> [row.state for row in doctor(HostFacts(rootless=True, uid=1000)) if row.ability == "privilege"]
     ['weakened']
     """
-    return [*_privilege(facts), *_namespaces(facts), *_file_system(facts), *_kernel_views(facts), *_cgroups(facts)]
+    return [
+        *_guest(facts),
+        *_privilege(facts),
+        *_namespaces(facts),
+        *_file_system(facts),
+        *_kernel_views(facts),
+        *_cgroups(facts),
+    ]
 
 
 def refused(reason: str) -> list[Row]:
@@ -93,15 +123,48 @@ def refused(reason: str) -> list[Row]:
     reason : str
         The failed probe, as the engine said it.
     """
-    fix = (
-        "as root: sysctl -w user.max_user_namespaces=15000; on Debian before 11 also "
-        "kernel.unprivileged_userns_clone=1, "
-        "on Ubuntu from 23.10 kernel.apparmor_restrict_unprivileged_userns=0; inside Docker: --security-opt "
-        "seccomp=unconfined. Or run the notebook server as root"
-    )
-    cost = "no container can be made; nothing is run unisolated instead"
-    evidence = reason.removesuffix(MORE)
-    return [Row("containers", NO, evidence, cost, fix, "user_namespaces(7)")]
+    return [verdict(reason.removesuffix(MORE), "")]
+
+
+def no_guest(reason: str) -> list[Row]:
+    """Return the one row where a guest does not start, as its keeper said it."""
+    fix = "%container doctor --on host  # says what this machine's own kernel can do, and about the guest's"
+    return [Row("containers", NO, reason, "no container can be made in a guest", fix, UML)]
+
+
+def verdict(failed: str, done: str) -> Row:
+    """Say whether a container can be made at all.
+
+    Parameters
+    ----------
+    failed : str
+        What the attempt failed with; empty if it did not.
+    done : str
+        What was done, if so.
+
+    Examples
+    --------
+    >>> verdict("", "`true` ran in one").state, verdict("user namespaces are forbidden here", "").fix[:40]
+    ('yes', 'sudo sysctl -w user.max_user_namespaces=')
+    """
+    if not failed:
+        return Row("containers", YES, done, documentation="namespaces(7)")
+    cost = "no container can be made; nothing is run unisolated instead. --on guest needs none of this"
+    fix = next((fix for sign, fix in FIXES if sign in failed), FIXES[-1][1])
+    return Row("containers", NO, failed, cost, fix, "user_namespaces(7)")
+
+
+def _guest(facts: HostFacts) -> Iterator[Row]:
+    if facts.guest:
+        kernel, _, cost = facts.guest.partition("; ")
+        yield Row(
+            "guest kernel",
+            WEAKENED,
+            kernel,
+            cost,
+            "%config ContainerMagics.on = 'host'  # where this machine's own kernel allows it",
+            UML,
+        )
 
 
 def _privilege(facts: HostFacts) -> Iterator[Row]:
@@ -113,7 +176,7 @@ def _privilege(facts: HostFacts) -> Iterator[Row]:
         WEAKENED,
         f"user {facts.uid} is root only in the engine's own user namespace",
         "no device nodes; files of other users stay closed",
-        "",
+        f"{AS_ROOT}  # not needed, and less safe",
         "user_namespaces(7)",
     )
     if facts.id_ranges:
@@ -124,7 +187,7 @@ def _privilege(facts: HostFacts) -> Iterator[Row]:
             NO,
             "one ID is mapped: there is no newuidmap, or no range for this user",
             "--user and --group-add; package managers inside, which change owners",
-            "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+            "sudo apt-get install uidmap && sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
             "subuid(5)",
         )
 
@@ -137,43 +200,43 @@ def _namespaces(facts: HostFacts) -> Iterator[Row]:
             yield Row(f"{kind.name} namespace", YES, "made in a throw-away child", documentation=manual)
         elif kind.name in ("time", "cgroup"):
             cost = "--time-offset" if kind.name == "time" else "/proc/self/cgroup shows the host's paths"
-            yield Row(f"{kind.name} namespace", WEAKENED, reason, cost, "a newer kernel (5.6 has all)", manual)
+            yield Row(f"{kind.name} namespace", WEAKENED, reason, cost, f"{NEWER} (5.6 has all)", manual)
         else:
-            fix = f"leave it out, knowingly: --without {kind.name}"
+            fix = f"sudo sysctl -w user.max_{kind.proc}_namespaces=15000  # or, knowingly: --without {kind.name}"
             yield Row(f"{kind.name} namespace", NO, reason, f"not isolated: {kind.isolates}", fix, manual)
 
 
 def _file_system(facts: HostFacts) -> Iterator[Row]:
     manual = "filesystems/overlayfs.rst"
     if facts.overlay_error:
-        fix = "Linux 5.11 or later for ordinary users; modprobe overlay; or knowingly --without mount"
+        fix = "sudo modprobe overlay  # for ordinary users Linux 5.11 or later; or knowingly --without mount"
         yield Row(
             "copy-on-write root", NO, facts.overlay_error, "no container with a file system of its own", fix, manual
         )
     elif facts.root_entries:
         evidence = "inherited mounts are locked, so the root is overlaid directory by directory"
         cost = "files made directly in / are not among the changes"
-        yield Row("copy-on-write root", WEAKENED, evidence, cost, "", manual)
+        yield Row("copy-on-write root", WEAKENED, evidence, cost, f"{AS_ROOT}  # overlaid as a whole there", manual)
     else:
         yield Row("copy-on-write root", YES, "an overlay with the host's root below was mounted", documentation=manual)
     for mount in facts.submounts:
         if mount.how == "bind" and mount.reason:
-            fix = f"-v {mount.path}:{mount.path} makes it the host's own, writable"
+            fix = f"%%container -v {mount.path}:{mount.path}  # makes it the host's own, writable"
             yield Row(f"copy-on-write {mount.path}", WEAKENED, mount.reason, "read-only inside", fix, manual)
 
 
 def _kernel_views(facts: HostFacts) -> Iterator[Row]:
     views = (
         ("seccomp filter", facts.seccomp_error, NO, "every system call stays open: refused unless asked for",
-         "a kernel with CONFIG_SECCOMP_FILTER; or knowingly --security-opt seccomp=unconfined", "seccomp(2)"),
+         "%%container --security-opt seccomp=unconfined  # knowingly; the kernel has no filters", "seccomp(2)"),
         ("own /proc", facts.proc_error, WEAKENED, "/proc shows the host's processes",
-         "in Docker: --security-opt systempaths=unconfined for the outer container", "proc(5)"),
-        ("own /sys", facts.sysfs_error, WEAKENED, "/sys is the host's, read-only", "", "sysfs(5)"),
+         "docker run --security-opt systempaths=unconfined …  # for the container that the notebook is in", "proc(5)"),
+        ("own /sys", facts.sysfs_error, WEAKENED, "/sys is the host's, read-only", AS_ROOT, "sysfs(5)"),
         ("device nodes", facts.mknod_error, WEAKENED, "the host's /dev/null and others are bind-mounted; no --device",
-         "", "mknod(2)"),
+         AS_ROOT, "mknod(2)"),
         ("recursive read-only", facts.setattr_error, WEAKENED, "mounts below a read-only volume stay writable",
-         "Linux 5.12 or later", "mount_setattr(2)"),
-        ("session keyring", facts.keyring_error, WEAKENED, "the container shares the notebook's session keyring", "",
+         NEWER + " (5.12 has it)", "mount_setattr(2)"),
+        ("session keyring", facts.keyring_error, WEAKENED, "the container shares the notebook's session keyring", NEWER,
          "keyrings(7)"),
     )  # fmt: skip
     for ability, error, state, cost, fix, manual in views:
@@ -196,14 +259,21 @@ def _cgroups(facts: HostFacts) -> Iterator[Row]:
         reason = unavailable.get(name, "no such controller here")
         lost = f"refused: {options}"
         state, cost = (NO, lost) if version else WITHOUT_CGROUP.get(controller, (NO, lost))
-        fix = DELEGATE if not version else "the parent cgroup or the kernel has to offer it"
+        fix = CONTROLLERS if version else DELEGATE if kind == "unified" else NO_V2
         yield Row(f"limit: {label}", state, reason, cost, fix, "cgroups(7)")
     if version == 2 and "memory" in usable and "memory.swap.max" not in facts.cgroup.get("files", ()):
         evidence = "a new cgroup has no memory.swap.max: no CONFIG_SWAP, or swapaccount=0"
         cost = "--memory-swap is refused; swap is not limited"
-        yield Row("limit: swap", WEAKENED, evidence, cost, "", "cgroup-v2.rst")
+        yield Row("limit: swap", WEAKENED, evidence, cost, NEWER, "cgroup-v2.rst")
     for note in facts.cgroup.get("notes", ()):
-        yield Row("cgroup position", WEAKENED, note, "", DELEGATE, "cgroups(7)")
+        yield Row(
+            "cgroup position",
+            WEAKENED,
+            note,
+            "limits on the notebook do not bind its containers",
+            DELEGATE,
+            "cgroups(7)",
+        )
 
 
 def text(rows: Sequence[Row]) -> str:
@@ -225,6 +295,18 @@ def text(rows: Sequence[Row]) -> str:
             details = (("costs", row.cost), ("fix", row.fix), ("see", row.documentation))
             lines += [f"    {name}: {value}" for name, value in details if value]
     return "\n".join([*lines, summary(rows)])
+
+
+def json_text(rows: Sequence[Row]) -> str:
+    """Lay rows out as JSON, a list of objects, for programs.
+
+    Examples
+    --------
+    >>> import json
+    >>> json.loads(json_text([Row("overlay", "no", "EPERM")]))[0]["state"]
+    'no'
+    """
+    return json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False)
 
 
 def summary(rows: Iterable[Row]) -> str:

@@ -124,6 +124,10 @@ class HostFacts:
         The cgroup back end's own facts.
     cgroup_mounts : tuple of (str, str, str)
         Path below ``/sys/fs/cgroup``, file system type and options, to show a container its own.
+    guest : str
+        The guest kernel that the engine runs in, in words; empty beside the notebook's kernel.
+    namespace_ids : dict of str to int
+        Of the guest's own processes, which a container's are compared with; empty where there is no guest.
     """
 
     kernel: str = ""
@@ -150,7 +154,13 @@ class HostFacts:
     staging: tuple[str, ...] = ("/mnt",)
     cgroup: dict[str, Any] = field(default_factory=dict)
     cgroup_mounts: tuple[tuple[str, str, str], ...] = ()
-    weakened: tuple[str, ...] = ()
+    guest: str = ""
+    namespace_ids: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def weakened(self) -> list[str]:
+        """Say what is weaker for every container here."""
+        return [f"it runs in a guest kernel: {self.guest}"] if self.guest else []
 
     def to_dict(self) -> dict[str, Any]:
         """Return a map for the wire."""
@@ -164,7 +174,7 @@ class HostFacts:
         d["root_entries"] = tuple(RootEntry(*e) for e in d.get("root_entries", ()))
         for key in ("masked", "readonly_paths", "cgroup_mounts"):
             d[key] = tuple(tuple(p) for p in d.get(key, ()))
-        for key in ("staging", "weakened", "private_ids"):
+        for key in ("staging", "private_ids"):
             if key in d:
                 d[key] = tuple(d[key])
         return cls(**d)

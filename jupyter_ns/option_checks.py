@@ -105,6 +105,15 @@ def _lifetime(request: RunRequest, given: Given) -> None:
         )
 
 
+def _guest(request: RunRequest, given: Given) -> None:
+    if request.on != "guest":
+        return
+    if request.state == "fork":
+        raise UsageError("--state fork: conflicts with --on guest, as a process cannot move to another kernel")
+    if request.spec.network == "host":
+        raise UsageError("--network host: conflicts with --on guest, which has no network but its loopback")
+
+
 def _program(request: RunRequest, given: Given) -> None:
     if request.spec.python:
         if request.spec.tty:
@@ -123,5 +132,6 @@ _RULES: tuple[Callable[[RunRequest, Given], None], ...] = (
     _mounts,
     _lifetime,
     _health,
+    _guest,
     _program,
 )

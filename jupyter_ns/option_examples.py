@@ -78,6 +78,7 @@ EXAMPLES: dict[str, str] = {
     "--cap-drop": "--cap-drop ALL grep CapEff /proc/self/status",
     "--privileged": "--privileged grep CapEff /proc/self/status",
     "--security-opt": "--security-opt no-new-privileges grep NoNewPrivs /proc/self/status",
+    "--on": "--on host",
     "--state": "--state none",
     "--in": "--in numbers",
     "--out": "--out result",

@@ -11,6 +11,10 @@ _STATES = (
     ("fork", "a copy-on-write fork of the live kernel"),
     ("none", "a clean interpreter"),
 )
+_PLACES = (
+    ("host", "in this machine's own kernel"),
+    ("guest", "in a user-mode Linux kernel, which needs no privilege"),
+)
 
 
 def _identifier(text: str) -> str:
@@ -27,6 +31,16 @@ def _identifiers(text: str) -> tuple[str, ...]:
 
 
 NOTEBOOK: tuple[Option, ...] = (
+    Option(
+        flags=("--on",),
+        help="Which Linux kernel it runs on: host, or guest, which needs no privilege and costs speed",
+        group="Notebook",
+        sets="request.on",
+        parse=choice(_PLACES),
+        metavar="PLACE",
+        default="host",
+        choices=_PLACES,
+    ),
     Option(
         flags=("--state",),
         help="How a Python cell sees the notebook's variables: copy, fork or none",

@@ -129,6 +129,8 @@ class RunRequest:
         Whether it is removed when it ends; None leaves that to how it was started.
     cidfile : str
         Path of a file to write its ID to; empty for none.
+    on : str
+        The place whose engine runs it, ``host`` or ``guest``.
     help : bool
         Help was asked for; the other fields are defaults.
     """
@@ -145,6 +147,7 @@ class RunRequest:
     detach: bool = False
     remove: bool | None = None
     cidfile: str = ""
+    on: str = "host"
     help: bool = False
 
 

@@ -360,10 +360,9 @@ class Run:
         c.name = payload["name"] or c.name
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
-        c.namespaces = {
-            kind: NamespaceID(own, payload["namespaces"].get(kind, own))
-            for kind, own in self._kernel_namespaces.items()
-        }
+        c.guest = self._client.facts.guest
+        outside = self._client.facts.namespace_ids or self._kernel_namespaces
+        c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         if "facts" in payload:  # some are found out only when a container needs them
             self._own_facts = HostFacts.from_dict(payload["facts"])

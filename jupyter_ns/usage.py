@@ -41,6 +41,9 @@ memory or refuse a fork. None: this host does not say.
 GAUGES = frozenset({"memory_bytes", "cache_bytes", "swap_bytes", "pids"})
 """Fields that are amounts and not counters."""
 
+MOVED = "limit moved: "
+"""How the event of a moved limit begins."""
+
 Value = float | int | None
 Sample = Mapping[str, Value] | Sequence[Value]
 
@@ -253,6 +256,11 @@ class Usage:
     def oom_times(self) -> list[float]:
         """When the memory limit killed something, seconds since the start."""
         return [time for time, text in self.events if text.lower().startswith("oom")]
+
+    @property
+    def moves(self) -> list[tuple[float, str]]:
+        """When a limit was moved while it ran, seconds since the start, and in words from where to where."""
+        return [(time, text.removeprefix(MOVED)) for time, text in self.events if text.startswith(MOVED)]
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return the series as columns: each of `SAMPLE_FIELDS`, ``cpu_percent``, and ``events``."""

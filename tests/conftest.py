@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rungs import RUNGS, native
 
 from jupyter_ns.cgroups.facts import CgroupFacts
 from jupyter_ns.cgroups.processes import start_time
@@ -25,8 +28,72 @@ CLEAN_UP_SECONDS = 10.0
 CHECKED = {"kernel", "stress"}
 
 
+NATIVE = pytest.StashKey[str]()
+"""The rung that this machine itself is on, once the session's engine has told."""
+COUNTED = ("passed", "failed", "error", "skipped")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(ability, ...): skip, with the probe's reason, where the host cannot")
+    config.addinivalue_line("markers", "rung(name): the kind of machine that a test brings along; see tests/rungs.py")
+
+
+# ---- the matrix: which kinds of machine the tests ran on ----
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rung", choices=list(RUNGS), help="only the tests that bring this kind of machine along")
+    parser.addoption("--expect-rungs", default="", metavar="NAMES", help="fail if one of these had no test that passed")
+    parser.addoption("--rungs-json", metavar="FILE", help="write what ran on which rung, for scripts/what-works-where")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("rung")
+        item.user_properties.append(("rung", marker.args[0] if marker else ""))
+    wanted = config.getoption("--rung")
+    if wanted:
+        others = [item for item in items if ("rung", wanted) not in item.user_properties]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
+
+
+def counts(reporter: Any, native_rung: str) -> dict[str, dict[str, int]]:
+    """Count outcomes by rung."""
+    found: dict[str, dict[str, int]] = {}
+    for outcome in COUNTED:
+        for report in reporter.getreports(outcome):
+            rung = dict(getattr(report, "user_properties", ())).get("rung") or native_rung
+            if rung:
+                found.setdefault(rung, dict.fromkeys(COUNTED, 0))[outcome] += 1
+    return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where a rung that is promised did not run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    found = counts(reporter, session.config.stash.get(NATIVE, ""))
+    expected = [name for name in session.config.getoption("--expect-rungs").split(",") if name]
+    if any(not found.get(name, {}).get("passed") for name in expected) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    path = session.config.getoption("--rungs-json")
+    if path:
+        Path(path).write_text(json.dumps({"kernel": os.uname().release, "rungs": found}, indent=1))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print one closing line for each rung."""
+    found = counts(terminalreporter, config.stash.get(NATIVE, ""))
+    expected = config.getoption("--expect-rungs").split(",")
+    terminalreporter.section("rungs")
+    for name, rung in RUNGS.items():
+        if name in found:
+            outcomes = ", ".join(f"{number} {outcome}" for outcome, number in found[name].items() if number)
+            terminalreporter.write_line(f"rung {name}: {outcomes} ({rung.machine}; on {rung.where})")
+        else:
+            how = "EXPECTED, BUT DID NOT RUN" if name in expected else "did not run"
+            terminalreporter.write_line(f"rung {name}: {how}")
 
 
 # ---- abilities ----
@@ -79,20 +146,26 @@ def _needs(request: pytest.FixtureRequest) -> None:
 # ---- the session's engine ----
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the session a store of images and volumes of its own."""
+    before = os.environ.get("JUPYTER_NS_DATA")
+    os.environ["JUPYTER_NS_DATA"] = str(tmp_path_factory.mktemp("data"))
+    yield
+    if before is None:
+        del os.environ["JUPYTER_NS_DATA"]
+    else:
+        os.environ["JUPYTER_NS_DATA"] = before
+
+
 @pytest.fixture(scope="session")
 def private_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the session a temporary directory of its own, so that what stays in it can be counted."""
     path = tmp_path_factory.mktemp("tmp")
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = tempfile.tempdir = str(path)
-    data = os.environ.get("JUPYTER_NS_DATA")
-    os.environ["JUPYTER_NS_DATA"] = str(tmp_path_factory.mktemp("data"))
     yield path
     tempfile.tempdir = None
-    if data is None:
-        del os.environ["JUPYTER_NS_DATA"]
-    else:
-        os.environ["JUPYTER_NS_DATA"] = data
     if before is None:
         del os.environ["TMPDIR"]
     else:
@@ -100,10 +173,11 @@ def private_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def engine(private_tmp: Path) -> Iterator[Callable[[], EngineClient]]:
+def engine(private_tmp: Path, pytestconfig: pytest.Config) -> Iterator[Callable[[], EngineClient]]:
     """Return what gives this session's engine; in the end it goes, and must leave nothing."""
     try:
         assert get_client().facts.kernel == os.uname().release
+        pytestconfig.stash[NATIVE] = native(get_client().facts)
     except ContainerError as e:
         close_client()
         skip_or_fail("engine", str(e))

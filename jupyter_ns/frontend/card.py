@@ -44,7 +44,7 @@ _CARD = "font-size:14px;line-height:1.45;margin:2px 0"
 _OPEN_CHANGES = 6  # up to as many are shown without a click
 
 
-def live_html(container: Container, elapsed_s: float) -> str:
+def live_html(container: Container, elapsed_s: float, note: str = "") -> str:
     """Draw the card of a running container, for `ipywidgets.HTML`.
 
     Parameters
@@ -53,6 +53,8 @@ def live_html(container: Container, elapsed_s: float) -> str:
         Its `usage` may grow meanwhile.
     elapsed_s : float
         Seconds since its start.
+    note : str
+        Plain text for its last line.
 
     Returns
     -------
@@ -62,7 +64,8 @@ def live_html(container: Container, elapsed_s: float) -> str:
     return (
         f'<div style="{_CARD}">{_headline_html(container, elapsed_s)}'
         f'<div style="margin-top:6px">{sparklines(container.usage, container.spec.limits)}</div>'
-        f"{_io_html(container)}{_namespaces_live(container)}{_weakened_html(container)}</div>"
+        f"{_io_html(container)}{_namespaces_live(container)}{_weakened_html(container)}"
+        f'<div style="font-size:12px;{MUTED}">{escape(note)}</div></div>'
     )
 
 
@@ -96,7 +99,7 @@ def _namespaces_live(container: Container) -> str:
     ids = [container.namespaces[kind] for kind in kinds]
     rows = (
         ("namespace", RIGHT, kinds),
-        ("this kernel", RIGHT, [str(pair.host) for pair in ids]),
+        (_kernel(container), RIGHT, [str(pair.host) for pair in ids]),
         ("container", RIGHT, [marked(compare(*pair), pair.container) for pair in ids]),
     )
     lines = "".join(
@@ -108,6 +111,10 @@ def _namespaces_live(container: Container) -> str:
         f'<div style="overflow-x:auto;margin-top:4px">{table}</div>'
         f'<div style="font-size:12px;{MUTED}">{escape(LEGEND)}</div>'
     )
+
+
+def _kernel(container: Container) -> str:
+    return "guest kernel" if container.guest else "this kernel"
 
 
 def _weakened_html(container: Container) -> str:
@@ -176,7 +183,7 @@ def final_bundle(container: Container) -> Bundle:
     """
     own = {kind: pair.host for kind, pair in container.namespaces.items()}
     inside = {kind: pair.container for kind, pair in container.namespaces.items()}
-    namespaces = namespace_table([NamespaceRow("this kernel", own), NamespaceRow("container", inside)])
+    namespaces = namespace_table([NamespaceRow(_kernel(container), own), NamespaceRow("container", inside)])
     changes = change_list(container.changes, complete=not container.changes_truncated)
     return {
         "text/html": _final_html(container, namespaces[0] if own else "", changes[0]),

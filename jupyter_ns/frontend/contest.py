@@ -62,12 +62,15 @@ def run_cell(shell: Any, words: Sequence[str], cell: str) -> list[Container]:
 
     options, program = together.split(words)
     requests = [parse_words([*own, *program]) for own in options]
+    places = {request.on for request in requests}
+    if len(places) > 1:
+        raise UsageError("--on: expected the same for all, as they run in one kernel at the same time")
     if any(request.spec.python for request in requests):
         raise UsageError(f"{together.GRAMMAR}: expected a program, not options only: Python cells run one at a time")
     names = [request.spec.name or f"{i}" for i, request in enumerate(requests, start=1)]
     lock = threading.Lock()
     sinks = [NamedSink(name, lock) for name in names]
-    containers = together.run_together(get_client(), [r.spec for r in requests], sinks, cell.encode())
+    containers = together.run_together(get_client(places.pop()), [r.spec for r in requests], sinks, cell.encode())
     for sink in sinks:
         sink.finish()
     shell.user_ns["_containers"], shell.user_ns["_container"] = containers, containers[-1]

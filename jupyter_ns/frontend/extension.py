@@ -6,17 +6,18 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ..client import close_client, get_client
+from ..client import EngineClient, close_client, get_client, running_clients, set_default_place
 from ..runtime.protocol import Kind
 from . import completion
 from .magics import ContainerMagics
 
-_preloaded: set[str] = set()
+_preloaded: dict[EngineClient, set[str]] = {}
 
 
 def load(shell: Any) -> None:
     """Register the magics, start the engine, and tell its zygote of every import from now on."""
     shell.register_magics(ContainerMagics)
+    set_default_place(shell.magics_manager.registry["ContainerMagics"].on)
     shell.events.register("post_run_cell", _after_cell)
     completion.install(shell)
     get_client()
@@ -36,10 +37,13 @@ def unload(shell: Any) -> None:
 def _after_cell(_result: Any) -> None:
     from IPython import get_ipython
 
-    new = [m for m in imported_libraries(get_ipython().user_ns) if m not in _preloaded]
-    if new:
-        _preloaded.update(new)
-        get_client().send(Kind.PRELOAD, "", new)
+    libraries = imported_libraries(get_ipython().user_ns)
+    for client in running_clients():
+        done = _preloaded.setdefault(client, set())
+        new = [m for m in libraries if m not in done]
+        if new and client.alive:
+            done.update(new)
+            client.send(Kind.PRELOAD, "", new)
 
 
 def imported_libraries(user_ns: dict[str, Any]) -> list[str]:

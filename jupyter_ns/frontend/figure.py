@@ -82,6 +82,9 @@ def _draw(axes: Any, panel: Panel, usage: Usage) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(GREY)
+    for when, text in usage.moves:
+        if text.lower().startswith(panel.title.lower()):
+            axes.axvline(when, color=BLUE, linewidth=1, linestyle=":")
     if panel.title == "CPU":
         _throttling(axes, usage)
     if panel.title == "Memory":

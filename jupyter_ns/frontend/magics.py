@@ -18,8 +18,9 @@ from IPython.core.magic import (
     no_var_expand,
     output_can_be_silenced,
 )
+from traitlets import Enum, observe
 
-from ..client import get_client
+from ..client import PLACES, default_place, get_client, set_default_place
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 @magics_class
 class ContainerMagics(Magics):  # type: ignore[misc]
     """Run cells in containers."""
+
+    on = Enum(list(PLACES), "host", help="Where cells without --on run: host, or guest.").tag(config=True)
+
+    @observe("on")  # type: ignore[untyped-decorator]
+    def _on_place(self, change: Any) -> None:
+        set_default_place(change["new"])
 
     @output_can_be_silenced  # type: ignore[untyped-decorator]
     @no_var_expand  # type: ignore[untyped-decorator]
@@ -90,7 +97,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         from .sink import NotebookSink
 
         sink = NotebookSink(self.shell, quiet=request.quiet, trust=request.trust)
-        run = Run(get_client(), request.spec, sink)
+        client = get_client(request.on)
+        run = Run(client, request.spec, sink)
         run.trust = request.trust
         run.lives(detach=request.detach, remove=not request.detach if request.remove is None else request.remove)
         sink.run = run
@@ -100,7 +108,7 @@ class ContainerMagics(Magics):  # type: ignore[misc]
             if request.state == "fork":
                 from .. import forked  # the C core: only once it is needed here
 
-                run.enter = partial(forked.enter, self.shell, payload.body(), get_client().facts)
+                run.enter = partial(forked.enter, self.shell, payload.body(), client.facts)
             run.execute(stdin=b"", cell=payload)
         else:
             with cidfile(request.cidfile, run):
@@ -166,7 +174,7 @@ def parse_words(words: Sequence[str]) -> RunRequest:
     """Parse the words of ``%%container`` in this kernel's directory and environment."""
     from .. import api
 
-    return api.parse_words(list(words))
+    return api.parse_words([f"--on={default_place()}", *words])
 
 
 def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:

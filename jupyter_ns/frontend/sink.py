@@ -97,7 +97,7 @@ class NotebookSink(Sink):
         if elapsed < CARD_AFTER_S:
             return CARD_AFTER_S - elapsed
         if self._live is None:
-            self._live = LiveCard(self._shell, self.run)
+            self._live = LiveCard(self._shell, self.run, container)
         self._live.draw(container, elapsed)
         return FRAME_S
 
@@ -123,17 +123,23 @@ class NotebookSink(Sink):
 class LiveCard:
     """The card while the run goes on: a widget, replaced in place by a picture and tables at the end."""
 
-    def __init__(self, shell: Any, run: Run | None) -> None:
+    def __init__(self, shell: Any, run: Run | None, container: Container) -> None:
         import ipywidgets
         from IPython.display import display
 
+        from . import sliders
+
         self._html = ipywidgets.HTML()
         parts = [self._html]
+        self._words = ""
         if run is not None and _answers_buttons(shell):
             stop = ipywidgets.Button(description="Stop", icon="stop", tooltip="Interrupt; a second time: kill")
-            _use_main_comm(stop)
             stop.on_click(lambda _: run.interrupt())
-            parts.append(stop)
+            parts += [*sliders.sliders(container), stop]
+            for part in parts:
+                _use_main_comm(part)
+        else:
+            self._words = sliders.words(container)
         self._box = ipywidgets.VBox(parts)
         bundle = self._box._repr_mimebundle_()
         bundle["text/plain"] = "live card of a running container: a widget, which cannot be shown here"
@@ -142,7 +148,7 @@ class LiveCard:
 
     def draw(self, container: Container, elapsed_s: float) -> None:
         """Draw the present state."""
-        self._html.value = card.live_html(container, elapsed_s)
+        self._html.value = card.live_html(container, elapsed_s, self._words)
 
     def freeze(self, container: Container) -> None:
         """Replace the widget by what a saved notebook can show without a kernel."""

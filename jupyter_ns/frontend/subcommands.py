@@ -8,9 +8,9 @@ from importlib.metadata import version
 from typing import Any
 
 from .. import doctor, namespaces, options
-from ..client import get_client
+from ..client import default_place, get_client
 from ..container import Container
-from ..errors import UnsupportedError, UsageError
+from ..errors import UsageError
 from ..runner import Run, Sink
 from ..together import GRAMMAR
 from .commands import table
@@ -53,7 +53,7 @@ def _plan(_shell: Any, arguments: list[str]) -> None:
     from .magics import parse_words
 
     request = parse_words(arguments)
-    run = Run(get_client(), request.spec, Sink())
+    run = Run(get_client(request.on), request.spec, Sink())
     plan = run.container.plan
     print(plan.describe())
     for line in plan.weakened:
@@ -73,12 +73,11 @@ def _version(_shell: Any, _arguments: list[str]) -> None:
     print(f"jupyter_ns {version('jupyter_ns')}, Linux {facts.kernel}, cgroup v{facts.cgroup.get('version', '?')}")
 
 
-def _doctor(shell: Any, _arguments: list[str]) -> None:
+def _doctor(shell: Any, arguments: list[str]) -> None:
     """Show what this host can do, tried by doing; also where it can make no container at all."""
-    try:
-        rows = doctor.doctor(get_client().facts)
-    except UnsupportedError as e:
-        rows = doctor.refused(str(e))
+    from ..checkup import examine, place_of
+
+    rows = examine(place_of(arguments, default_place()))
     if hasattr(shell, "kernel"):
         shell.display_pub.publish({"text/html": doctor.html(rows), "text/plain": doctor.text(rows)})
     else:
@@ -92,7 +91,7 @@ def _help(_shell: Any, _arguments: list[str]) -> None:
 _TABLE: dict[str, tuple[Callable[[Any, list[str]], None], str]] = {
     "plan": (_plan, "[OPTIONS] [PROGRAM]: print how a container would be built; nothing is started"),
     "explain": (_explain, "print how the last one was built, with the time each step took"),
-    "doctor": (_doctor, "what this host can do, what it cannot, and how to mend that"),
+    "doctor": (_doctor, "[--on guest]: what this host, or a guest, can do, what it cannot, and how to mend that"),
     "version": (_version, "versions of this package, the kernel and cgroups"),
     "options": (_help, "every option of %%container"),
 }
@@ -106,8 +105,12 @@ def names() -> list[str]:
 def show_namespaces(shell: Any, words: list[str]) -> None:
     """Show namespace IDs: of the kernel, and of each name, PID or the last container."""
     rows = [NamespaceRow("kernel", namespaces.read())]
-    if not words and isinstance(shell.user_ns.get("_container"), Container):
-        rows.append(_row_of(shell.user_ns["_container"]))
+    last = shell.user_ns.get("_container")
+    if not words and isinstance(last, Container):
+        outside = {kind: pair.host for kind, pair in last.namespaces.items()}
+        if last.guest:  # numbers of another kernel say nothing beside this one's
+            rows = [NamespaceRow("guest kernel", outside)]
+        rows.append(_row_of(last))
     for word in words:
         known = shell.user_ns.get(word)
         if isinstance(known, Container):

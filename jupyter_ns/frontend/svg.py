@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 720, 104
 
 _GAP, _TOP, _BOTTOM = 24, 36, 86
 _PANEL = (WIDTH - 2 * _GAP) // 3
-_POINTS, _OOM_MARKS, _NARROW = 100, 3, 3
+_POINTS, _OOM_MARKS, _MOVE_MARKS, _NARROW = 100, 3, 20, 3
 # Bounds on what is drawn, so that the whole stays below 5 kB however long the run.
 
 
@@ -92,6 +92,7 @@ def describe(usage: Usage, arranged: Sequence[Panel]) -> str:
     throttled = usage.last("throttled_s")
     if throttled:
         parts.append(f"throttled for {format_duration(throttled)}")
+    parts += [f"{text} at {format_duration(when)}" for when, text in usage.moves[-_MOVE_MARKS:]]
     parts += [f"out of memory at {format_duration(when)}" for when in usage.oom_times[:_OOM_MARKS]]
     return "; ".join(parts)
 
@@ -130,6 +131,7 @@ def sparklines(usage: Usage, limits: Limits) -> str:
         parts += _frame(panel, end)
         if panel.title == "CPU":
             parts += _throttling(usage, end)
+        parts += [_move(when, end) for when, text in usage.moves[-_MOVE_MARKS:] if _concerns(text, panel)]
         parts.append(_curve(panel, columns))
         if panel.title == "Memory":
             parts += [_oom(when, end) for when in usage.oom_times[:_OOM_MARKS]]
@@ -194,6 +196,16 @@ def _curve(panel: Panel, columns: Sequence[tuple[int, int, int]]) -> str:
         return ""
     path = "L".join(points)
     return f'<path d="M{path}" fill="none" stroke="{BLUE}" stroke-width="1.5" stroke-linejoin="round"/>'
+
+
+def _concerns(text: str, panel: Panel) -> bool:
+    """Whether a moved limit is one of this panel's."""
+    return text.lower().startswith(panel.title.lower())
+
+
+def _move(when: float, end: float) -> str:
+    x = _x(when, end)
+    return f'<path d="M{x} {_TOP}V{_BOTTOM}" stroke="{BLUE}" stroke-dasharray="2 2" opacity=".8"/>'
 
 
 def _oom(when: float, end: float) -> str:

@@ -113,6 +113,8 @@ def pack_layer(directory: str, out: BinaryIO, first_ids: tuple[int, int] = (0, 0
     root = os.open(directory, _DIRECTORY)
     try:
         _pack_directory(writer, root, "")
+    except RecursionError:
+        raise ImageError("its directories lie too deep in one another to be committed") from None
     finally:
         os.close(root)
     writer.close()
@@ -142,8 +144,11 @@ def _pack_directory(writer: _Writer, fd: int, prefix: str) -> None:
 def pack_stack(stack: Stack, out: BinaryIO) -> None:
     """Write all files of merged layers as one archive."""
     writer = _Writer(out)
-    for path, found in stack.walk():
-        writer.put(path, found.info, found.path)
+    try:
+        for path, found in stack.walk():
+            writer.put(path, found.info, found.path)
+    except RecursionError:
+        raise ImageError("its directories lie too deep in one another to be written to an archive") from None
     writer.close()
 
 

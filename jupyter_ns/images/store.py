@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -598,7 +599,10 @@ def remove_tree(path: str) -> None:
             for name in names:
                 if not os.path.islink(os.path.join(directory, name)):
                     os.chmod(os.path.join(directory, name), 0o700)
-    shutil.rmtree(path)
+    try:
+        shutil.rmtree(path)
+    except RecursionError:  # deeper than Python's stack, as a container may have made a volume
+        subprocess.run(["rm", "-rf", "--", path], check=True)
 
 
 def _unowned(path: str) -> bool:

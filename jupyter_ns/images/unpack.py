@@ -53,6 +53,8 @@ class Bounds:
         Apparent size of one file, which may be sparse.
     entries : int
         Files, directories, links.
+    depth : int
+        Directories in one another.
     header_bytes : int
         One extended header: names and attributes.
     free_bytes : int
@@ -62,6 +64,7 @@ class Bounds:
     data_bytes: int = 64 << 30
     file_bytes: int = 1 << 40
     entries: int = 4_000_000
+    depth: int = 256
     header_bytes: int = 1 << 20
     free_bytes: int = 128 << 20
 
@@ -183,6 +186,8 @@ class _Unpacker:
                 self._times[()] = _mtime_ns(entry)
                 return
             raise ImageError(f"{entry.name!r} would replace the root directory")
+        if len(path) > self._bounds.depth:
+            raise ImageError(f"{entry.name[:80]!r}… lies more than {self._bounds.depth} directories deep")
         name = path[-1]
         try:
             parent = self._open_parent(path)

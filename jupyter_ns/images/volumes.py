@@ -131,11 +131,14 @@ def remove(store: Store, name: str) -> None:
 
 def volume_bytes(volume: Volume) -> int:
     """Return the size of the files in a volume."""
-    total = 0
-    for directory, _, names in os.walk(volume.path):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(directory, name)).st_size
+    total, todo = 0, [volume.path]
+    while todo:  # a container may have made directories deeper than Python's stack
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
 
 

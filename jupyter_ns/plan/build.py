@@ -376,6 +376,10 @@ class _Build:
 
     def _image_root(self) -> Iterator[Step]:
         s, option = self.staging, f"--image {self.spec.image}"
+        if self.facts.rootless and not self.facts.id_ranges:
+            self.weakened.append(
+                "every file of the image is root's: only one user ID is mapped (newuidmap, /etc/subuid)"
+            )
         yield from self._etc_layer()
         for directory in ("dev", "proc", "sys"):
             yield Step(Op.MKDIR, (f"{s}/etc-layer/{directory}", 0o755), why="mounted on, whatever the image has")

@@ -18,7 +18,7 @@ from ..cgroups.facts import merge
 from ..errors import UsageError
 from ..spec import ContainerSpec, Limits
 from ..units import format_bytes
-from ..usage import SAMPLE_FIELDS
+from ..usage import MOVED, SAMPLE_FIELDS
 from . import health
 from .protocol import Kind
 from .registry import ALIVE, Record, Registry
@@ -258,7 +258,8 @@ def _update(registry: Registry, _request: str, of: str, limits: dict[str, Any], 
     registry.event(record, "update")
     if record.alive:
         for text in moved_words(before, merged):
-            registry.mark(record, f"limit moved: {text}")
+            registry.mark(record, MOVED + text)
+        record.process.sample_soon()
     return {
         "limits": [list(r) for r in record.process.cgroup.records],
         "notes": list(record.process.cgroup.notes),

@@ -20,9 +20,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
-from .. import core
+from .. import core, namespaces
 from ..cgroups import Cgroup, Manager, NoManager, collect_stale, engine_key
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
@@ -35,7 +36,7 @@ from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
 from .private import open_map, probe_private, write_maps
-from .protocol import CHUNK, Kind, Outgoing
+from .protocol import CHUNK, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
 from .setup import prepare_host
@@ -50,12 +51,15 @@ class Engine:
 
     Parameters
     ----------
-    sock : socket.socket
+    sock : Stream
         The byte stream to the kernel.
+    guest : str
+        The guest that this runs in, in words; empty beside the notebook's kernel.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream, guest: str = "") -> None:
         self.sock = sock
+        self._guest = guest
         self.sock.setblocking(False)
         self.sample_interval = SAMPLE_INTERVAL
         self._selector = selectors.EpollSelector()
@@ -208,7 +212,10 @@ class Engine:
         if hello.get("version") != protocol.VERSION:
             raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
         self._hello = hello
-        self._facts, cgroups = prepare_host()
+        facts, cgroups = prepare_host()
+        if self._guest:
+            facts = replace(facts, guest=self._guest, namespace_ids=namespaces.read())
+        self._facts = facts
         collect_stale(cgroups)
         self._manager = Manager(cgroups, engine_key()) if cgroups.version else NoManager(cgroups)
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
@@ -454,8 +461,13 @@ class Engine:
 
 def main(fd: int) -> None:
     """Be the engine on the socket `fd`."""
+    serve(socket.socket(fileno=fd))
+
+
+def serve(stream: Stream, guest: str = "") -> None:
+    """Be the engine on a byte stream, in a guest or beside the notebook's kernel."""
     gc.disable()  # nothing here makes cycles in quantity; a collection would stretch a container's start
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel decides what an interrupt means
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Engine(socket.socket(fileno=fd)).run()
+    Engine(stream, guest).run()

@@ -8,11 +8,10 @@ opaque bytes: the engine does not parse what a container sends.
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections import deque
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgpack
 
@@ -105,6 +104,15 @@ class Decoder:
             raise EngineError(f"a malformed frame: {e}") from e
 
 
+class Stream(Protocol):
+    """What frames are sent over: a socket, or in a guest its serial line."""
+
+    def fileno(self) -> int: ...
+    def setblocking(self, flag: bool, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
+
+
 class Outgoing:
     """A queue of bytes towards a non-blocking descriptor."""
 
@@ -131,7 +139,7 @@ class Outgoing:
         else:
             self._queue[0] = head[sent:]
 
-    def flush(self, sock: socket.socket) -> bool:
+    def flush(self, sock: Stream) -> bool:
         """Send what the other side takes; return whether the queue is empty.
 
         Raises

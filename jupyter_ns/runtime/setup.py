@@ -30,10 +30,24 @@ def prepare_host() -> tuple[HostFacts, CgroupFacts]:
     """
     uid, gid = os.getuid(), os.getgid()
     rootless = not has_capability(CAP_SYS_ADMIN)
+    no_scope = ask_for_cgroup(uid) if rootless else ""  # before: the bus would not know us in a user namespace
     id_ranges = enter_user_namespace(uid, gid) if rootless else True
     cgroup = probe_cgroups(read_layout())
+    if no_scope:
+        reasons = {name: f"{reason}; {no_scope}" for name, reason in cgroup.unavailable.items()}
+        cgroup = replace(cgroup, unavailable=reasons)
     facts = probe(rootless=rootless, uid=uid, gid=gid, id_ranges=id_ranges, cgroup=cgroup)
     return replace(facts, private_ids=private_ids()), cgroup
+
+
+def ask_for_cgroup(uid: int) -> str:
+    """Where an ordinary user has no cgroup of version 2, ask systemd for one; return why there is none now."""
+    layout = read_layout()
+    if layout.kind != "unified" or probe_cgroups(layout).version:
+        return ""
+    from .scope import bus_address, enter_scope
+
+    return enter_scope(bus_address(os.environ, uid), os.getpid())
 
 
 def has_capability(number: int) -> bool:

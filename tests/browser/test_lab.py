@@ -139,3 +139,19 @@ def test_restart_in_mid_run_leaves_nothing(notebook: Notebook) -> None:
     notebook.wait_for(lambda: not processes_with(seconds), "the container's end")
     assert notebook.run("%load_ext jupyter_ns").strip() == ""
     assert "again" in notebook.run("%%container sh\necho again")
+
+
+@pytest.mark.skipif(not BUTTONS_ANSWER, reason="sliders answer during a cell from ipykernel 7.1 on")
+def test_a_slider_moves_a_limit_while_the_cell_runs(notebook: Notebook) -> None:
+    notebook.start("%%container --mem 128m --cpus 0.5 --no-raise-error sh\nwhile :; do :; done")
+    notebook.wait_for(lambda: notebook.count(".noUi-handle") == 2, "a slider for each limit")
+    notebook.wait_for(lambda: "of 50 %" in notebook.label(), "the quota in the plot")
+    handle = notebook.page.locator(".noUi-handle").nth(-1)
+    handle.press("ArrowRight")
+    notebook.wait_for(lambda: "of 55 %" in notebook.label(), "the plot to show the new quota")
+    assert "cpus 0.5 -> 0.55 at" in notebook.label()
+    assert notebook.prompt() == "[*]:"
+    notebook.click("button.jupyter-button")
+    notebook.wait_for_end()
+    notebook.run("print([(r.file, r.effective) for r in _container.limits if r.name == 'nano_cpus'])")
+    assert "55000" in notebook.text()

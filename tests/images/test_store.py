@@ -208,6 +208,22 @@ def test_several_processes_load_the_same(store: Store, saved: tuple[Path, Image]
     assert len(os.listdir(store.path("layers"))) == 2
 
 
+def test_what_lies_deeper_than_pythons_stack_is_removed_too(store: Store) -> None:
+    from jupyter_ns.images import volumes
+
+    path = volumes.create(store, "deep").path
+    fd = os.open(path, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    assert volumes.volume_bytes(volumes.get(store, "deep")) == 0
+    volumes.remove(store, "deep")
+    assert os.listdir(store.path("volumes")) == os.listdir(store.path("scratch")) == []
+
+
 def test_no_store_where_none_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ContainerError, match="JUPYTER_NS_DATA"):

@@ -179,6 +179,7 @@ HOSTILE = {
     "too many entries": [entry(f"f{i}") for i in range(101)],
     "too much data": [entry("f", data=bytes((1 << 20) + 1))],
     "a header too large": [entry("f", pax_headers={"comment": "x" * 5000})],
+    "too deep": [directory("d/" * 300)],
     "an unknown type": [entry("f", b"Z")],
     "a time that is none": [entry("f", pax_headers={"mtime": "1e9999999"})],
     "a NUL in a name": [entry("f", pax_headers={"path": "a\0b"})],

@@ -12,10 +12,13 @@ memory (``768M``), ``$UML_CPU`` the processor that it is pinned to: unpinned, it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import os
+import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,10 @@ from collections.abc import Sequence
 
 NO_GUEST = 250
 """Exit status if the guest itself failed."""
+INSMOD = """$b grep -qw overlay /proc/filesystems ||
+    for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done"""
+OVERLAY = "$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root"
+READ_ONLY = "$b mount --bind / /mnt/root; $b mount -o remount,bind,ro /mnt/root"
 NOISE = ("Failed to initialize ubd", "mmapper_init", "sysrq: Power Off", "reboot: Power down")
 
 INIT = """#!/bin/sh
@@ -30,9 +37,8 @@ b={busybox}
 $b mount -t proc proc /proc
 $b mount -t tmpfs -o mode=755 rw /mnt
 $b mkdir /mnt/upper /mnt/work /mnt/root
-$b grep -qw overlay /proc/filesystems ||
-    for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done
-$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root
+{insmod}
+{root}
 cd /mnt/root
 $b mount -t proc proc proc
 $b mount -t sysfs sys sys
@@ -48,12 +54,17 @@ $b mkdir sys/fs/cgroup/session
 for c in $($b cat sys/fs/cgroup/cgroup.controllers); do echo +$c > sys/fs/cgroup/session/cgroup.subtree_control; done
 $b mkdir sys/fs/cgroup/session/notebook
 {delegate}
+for d in {passed}; do $b chmod o+x /mnt/root$d; done
 echo 0 > sys/fs/cgroup/session/notebook/cgroup.procs
 $b ip link set lo up
 # A chroot would not do: unshare(CLONE_NEWUSER) is refused in one.
 $b pivot_root . mnt
 cd /
-{enter} /bin/sh /mnt{scratch}/command
+(
+{setup}
+)
+$b cp /mnt{scratch}/command /run/command  # the way to the scratch directory may be closed to the user
+{enter} /bin/sh /run/command
 echo $? > /mnt{scratch}/status
 echo o > /proc/sysrq-trigger
 $b sleep 10
@@ -70,7 +81,13 @@ def missing() -> str:
 
 
 def run(
-    command: Sequence[str], *, uid: int = 0, delegated: bool = True, timeout_s: float = 300.0
+    command: Sequence[str],
+    *,
+    uid: int = 0,
+    delegated: bool = True,
+    setup: str = "",
+    overlay: bool = True,
+    timeout_s: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a fresh guest.
 
@@ -82,6 +99,10 @@ def run(
         Who runs it there; also the group.
     delegated : bool
         Whether its cgroup belongs to that user, as systemd's ``Delegate=yes`` does it.
+    setup : str
+        Lines of sh that root carries out before, to cripple the machine.
+    overlay : bool
+        Whether its kernel has overlay file systems; without, its files are read-only.
     timeout_s : float
         After which the guest is ended.
 
@@ -97,24 +118,36 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="jupyter_ns-uml-") as scratch:
         os.chmod(scratch, 0o755)
-        _write_files(scratch, command, uid, delegated)
+        _write_files(scratch, command, uid, delegated, setup, overlay)
         arguments = [
-            "setpriv", "--pdeathsig", "KILL", "taskset", "-c", os.environ.get("UML_CPU", "0"),
+            "setpriv", "--pdeathsig", "TERM", "taskset", "-c", os.environ.get("UML_CPU", "0"),
             _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
             f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "loglevel=3", "con=null", "con0=null,fd:1",
             *shlex.split(os.environ.get("UML_KARGS", "")),
         ]  # fmt: skip
-        done = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         )
-        lines = (line for line in done.stdout.splitlines(keepends=True) if not line.startswith(NOISE))
+        with process:
+            try:
+                said, complained = process.communicate(timeout=timeout_s)
+            finally:  # it leads a group of its own, and its helper processes outlive it where it is killed
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+        lines = (line for line in said.splitlines(keepends=True) if not line.startswith(NOISE))
         output = "".join(lines).replace("\r\n", "\n")
         try:
             with open(f"{scratch}/status") as f:
                 status = int(f.read())
         except (FileNotFoundError, ValueError):
-            return subprocess.CompletedProcess(arguments, NO_GUEST, output + done.stderr)
+            return subprocess.CompletedProcess(arguments, NO_GUEST, output + complained)
     return subprocess.CompletedProcess(arguments, status, output)
 
 
@@ -122,12 +155,19 @@ def _kernel() -> str:
     return os.environ.get("UML") or shutil.which("linux.uml") or ""
 
 
-def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool) -> None:
+def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, overlay: bool) -> None:
     session = "sys/fs/cgroup/session"
     chown = f"$b chown {uid}:{uid} {session} {session}/cgroup.* {session}/notebook {session}/notebook/cgroup.*"
     init = INIT.format(
         busybox=shutil.which("busybox"),
-        modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"),
+        insmod=INSMOD.format(modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"))
+        if overlay
+        else "",
+        root=OVERLAY if overlay else READ_ONLY,
+        setup=setup or ":",
+        passed=shlex.join(_above(sys.executable, os.path.realpath(sys.executable), os.getcwd()))
+        if uid and overlay
+        else "",
         delegate=chown if uid and delegated else "",
         enter=f"setpriv --reuid={uid} --regid={uid} --clear-groups" if uid else "",
         scratch=scratch,
@@ -139,6 +179,11 @@ def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool
         with open(f"{scratch}/{name}", "w") as f:
             f.write(text)
         os.chmod(f.name, mode)
+
+
+def _above(*paths: str) -> list[str]:
+    """Return the directories above paths: who is not root must be able to pass them."""
+    return sorted({str(directory) for path in paths for directory in pathlib.Path(path).parents})
 
 
 def main() -> int:

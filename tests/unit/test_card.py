@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from jupyter_ns.container import Change, Container
-from jupyter_ns.frontend import card, words
+from jupyter_ns.frontend import card, sliders, words
 from jupyter_ns.frontend.svg import sparklines
 from jupyter_ns.frontend.tables import change_list, namespace_table
 from jupyter_ns.namespaces import KINDS, NamespaceID
@@ -401,3 +401,31 @@ def test_the_picture_leaves_pyplot_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# Moved limits
+
+
+def test_a_moved_limit_is_marked_in_its_own_panel_and_in_words(ended: Container) -> None:
+    before = sparklines(ended.usage, LIMITS).count('stroke-dasharray="2 2"')
+    ended.usage.events.append((3.0, "limit moved: memory 64 MiB -> 128 MiB"))
+    source = sparklines(ended.usage, LIMITS)
+    assert (before, source.count('stroke-dasharray="2 2"')) == (0, 1)
+    assert "memory 64 MiB -&gt; 128 MiB at 3s" in source
+    png, alt = card.final_png(ended)
+    assert png.startswith(b"\x89PNG") and "memory 64 MiB -> 128 MiB at 3s" in alt
+
+
+def test_where_no_slider_can_be_driven_the_card_says_so(ended: Container) -> None:
+    note = sliders.words(ended)
+    assert "ipykernel 7.1" in note
+    assert note in card.live_html(ended, 1.0, note)
+    ended.spec = ContainerSpec()
+    assert sliders.words(ended) == ""
+
+
+def test_sliders_stand_at_their_limits_and_reach_round_them(ended: Container) -> None:
+    memory, cpus, pids, said = sliders.sliders(ended)
+    assert (memory.value, cpus.value, pids.value, said.value) == (128, 0.5, 64, "")
+    assert memory.base**memory.min == pytest.approx(16) and memory.base**memory.max == pytest.approx(1024)
+    assert cpus.min <= 0.05 and (pids.min, pids.max) == (1, 256)

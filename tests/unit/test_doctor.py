@@ -12,7 +12,8 @@ from jupyter_ns import doctor
 from jupyter_ns.cgroups import CgroupFacts, NoManager, ProcSampler
 from jupyter_ns.cgroups.none import totals
 from jupyter_ns.errors import UnsupportedError
-from jupyter_ns.host import HostFacts, RootEntry, parse_mountinfo, visible_mounts
+from jupyter_ns.host import HostFacts, RootEntry, Submount, parse_mountinfo, visible_mounts
+from jupyter_ns.namespaces import KINDS
 from jupyter_ns.spec import Limits
 from jupyter_ns.usage import SAMPLE_FIELDS
 
@@ -67,6 +68,33 @@ def test_each_failed_probe_is_a_row(change: dict[str, Any], ability: str, state:
     assert row.state == state
     assert row.cost
     assert row.documentation
+
+
+WORST = replace(
+    ROOT,
+    rootless=True,
+    uid=1000,
+    id_ranges=False,
+    guest="user-mode Linux 6.1, booted in 1 s; slow",
+    namespaces=dict.fromkeys([kind.name for kind in KINDS], "EPERM"),
+    root_entries=(RootEntry("/usr", "dir"),),
+    submounts=(Submount("/data", "bind", "EINVAL"),),
+    **dict.fromkeys([f"{what}_error" for what in ("mknod", "proc", "sysfs", "seccomp", "setattr", "keyring")], "EPERM"),
+)
+
+
+@pytest.mark.parametrize(
+    "cgroup", [V2 | {"files": [], "notes": ["beside"]}, NONE.to_dict(), {"version": 0, "kind": "hybrid"}]
+)
+@pytest.mark.parametrize("overlay_error", ["", "EINVAL"])
+def test_whatever_is_missing_has_evidence_a_cost_a_command_and_a_document(
+    cgroup: dict[str, Any], overlay_error: str
+) -> None:
+    for row in doctor.doctor(replace(WORST, cgroup=cgroup, overlay_error=overlay_error)):
+        if row.state != doctor.YES:
+            assert all(row), row
+            command = row.fix.split()[0]
+            assert command in ("sudo", "systemd-run", "uname", "docker", "%%container", "%config"), row.fix
 
 
 def test_where_the_engine_refuses_the_probe_and_the_fix_are_there() -> None:

@@ -77,7 +77,7 @@ def _stdin(console: Console) -> bytes:
 def start(console: Console, request: RunRequest, *, stdin: bytes | None, remove: bool, image: str = HOST) -> None:
     """Start a program's container, and follow it to its end unless it is detached."""
     sink = _Sink(console, quiet=True)
-    run = Run(get_client(), request.spec, sink)
+    run = Run(get_client(request.on), request.spec, sink)
     run.lives(detach=request.detach, remove=remove, image=image)
     sink.run = run
     leave(console, run, request.result)
