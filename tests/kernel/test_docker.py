@@ -195,8 +195,8 @@ def test_update_and_rename(docker: Docker) -> None:
 
 
 def test_events(docker: Docker) -> None:
-    docker("run --name gone --rm host true")
-    lines = docker("events --since 1h --until 0s --filter container=gone --format '{{.Action}}'").split()
+    docker("run --name noted-once --rm host true")
+    lines = docker("events --since 1h --until 0s --filter container=noted-once --format '{{.Action}}'").split()
     assert lines == ["create", "start", "die", "destroy"]
 
 
