@@ -107,7 +107,7 @@ def program(rules: Iterable[Rule]) -> bytes:
     Examples
     --------
     >>> len(program(parse_rules(["c 1:3 rwm"]))) // 8
-    11
+    13
     """
     code = [
         _insn(_LOAD_W, _TYPE, _CONTEXT, offset=0),
