@@ -39,6 +39,9 @@ DEFAULT_FIRST_ID = 0x6FFF0000
 """The last 65536 of the IDs that systemd leaves to containers (0x80000 to 0x6FFFFFFF): uid-gid(7), "UIDs and GIDs"."""
 
 
+ALL_CAPABILITIES = (1 << 64) - 1
+
+
 class MountEntry(NamedTuple):
     """One line of ``/proc/PID/mountinfo``: proc_pid_mountinfo(5)."""
 
@@ -106,6 +109,8 @@ class HostFacts:
         The notebook user's IDs, outside.
     id_ranges : bool
         More than one ID is mapped in the engine's user namespace (newuidmap(1)).
+    capabilities : int
+        Mask of those that the engine holds: it can give no others.
     private_ids : tuple of int
         For ``--userns private`` as root: first user ID and group ID outside, and how many of each.
     namespaces : dict of str to str
@@ -139,6 +144,7 @@ class HostFacts:
     private_ids: tuple[int, int, int] = (DEFAULT_FIRST_ID, DEFAULT_FIRST_ID, ID_COUNT)
     cpus: int = 1
     last_cap: int = 40
+    capabilities: int = ALL_CAPABILITIES
     namespaces: dict[str, str] = field(default_factory=dict)
     overlay_error: str = ""
     mknod_error: str = ""

@@ -55,7 +55,7 @@ class PlanInputs:
     seccomp : bytes
         BPF program; empty for none.
     capabilities : int
-        Mask of what stays.
+        Mask of what stays; `lacking` names what was wanted and cannot be given.
     cgroup_join : tuple of str
         The files of its cgroups to which the child writes itself; empty if it is born there.
     devices : tuple of DeviceNode
@@ -81,6 +81,7 @@ class PlanInputs:
     bare: bool = False
     devices: tuple[DeviceNode, ...] = ()
     lower: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -116,6 +117,8 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
         weakened.append(f"root inside can use any device whose number it knows: {unrestricted}")
     if spec.devices and "mount" in spec.without:
         raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
+    if inputs.lacking:
+        weakened.append(f"without {', '.join(inputs.lacking)}: the notebook's own processes do not have it")
     kinds = _kinds(spec, facts, weakened, bare=inputs.bare)
     if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
         weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")

@@ -43,6 +43,9 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
     lower = tuple(request.get("image", {}).get("lower", ()))
     uid, gid, groups, home = resolve_user(spec) if not lower else _image_user(spec, lower)
     mask = capabilities.resolve(spec.cap_add, spec.cap_drop, privileged=spec.privileged, last_cap=facts.last_cap)
+    lacking: tuple[str, ...] = ()
+    if spec.userns != "private":  # whoever enters a new user namespace has all of them there
+        mask, lacking = capabilities.bounded(mask, facts.capabilities, spec.cap_add)
     return PlanInputs(
         container_id=container,
         environment=_environment(container, spec, request.get("environ", {}), home),
@@ -54,6 +57,7 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         rlimits=_rlimits(spec),
         seccomp=_filter(spec, facts, mask),
         capabilities=mask,
+        lacking=lacking,
         workdir_exists=not lower and os.path.isdir(spec.workdir),
         bare=bool(request.get("bare")),
         devices=device_nodes(spec),

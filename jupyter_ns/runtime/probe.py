@@ -145,6 +145,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         id_ranges=id_ranges,
         cpus=len(os.sched_getaffinity(0)),
         last_cap=_last_cap(),
+        capabilities=_held_capabilities(),
         namespaces=_namespaces(),
         overlay_error=overlay_error,
         mknod_error=attempt([*base, Step(Op.MKNOD, (f"{staging[0]}/n", 0o20666, 0x103))], NEWNS),
@@ -274,6 +275,11 @@ def _cgroup_mounts(cgroup: CgroupFacts) -> Iterable[tuple[str, str, str]]:
         for base in cgroup.bases:
             names = ",".join(base.controllers)
             yield names, "cgroup", names
+
+
+def _held_capabilities() -> int:
+    with open("/proc/self/status") as f:
+        return next(int(row.split()[1], 16) for row in f if row.startswith("CapPrm:"))
 
 
 def _last_cap() -> int:

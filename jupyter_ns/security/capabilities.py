@@ -189,6 +189,43 @@ def resolve(add: Iterable[str], drop: Iterable[str], *, privileged: bool, last_c
     return DEFAULT & everything & ~dropped | added
 
 
+def bounded(wanted: int, held: int, add: Iterable[str]) -> tuple[int, tuple[str, ...]]:
+    """Take from what is wanted what the engine does not hold itself.
+
+    Parameters
+    ----------
+    wanted : int
+        From `resolve`.
+    held : int
+        What the engine holds.
+    add : iterable of str
+        Values of ``--cap-add``.
+
+    Returns
+    -------
+    given : int
+        Mask of what the container gets.
+    lacking : tuple of str
+        Names of what it goes without.
+
+    Raises
+    ------
+    UnsupportedError
+        If one was asked for by name.
+
+    Examples
+    --------
+    >>> bounded(mask(["CHOWN", "KILL"]), mask(["KILL"]), []) == (mask(["KILL"]), ("CAP_CHOWN",))
+    True
+    """
+    named, _ = _parse("--cap-add", add)
+    if refused := names(named & ~held):
+        raise UnsupportedError(
+            f"--cap-add {refused[0]}: the notebook's own processes do not have it, and cannot give it"
+        )
+    return wanted & held, names(wanted & ~held)
+
+
 def _parse(option: str, values: Iterable[str]) -> tuple[int, bool]:
     """Return the mask of the names among an option's values, and whether ``ALL`` is one of them."""
     result, everything = 0, False

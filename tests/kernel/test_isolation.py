@@ -13,6 +13,7 @@ import pytest
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import get_client
+from jupyter_ns.errors import UnsupportedError
 from jupyter_ns.namespaces import BY_NAME, KINDS
 from jupyter_ns.security import capabilities
 
@@ -209,3 +210,16 @@ def test_run_from_a_thread() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.stderr) == ("in a thread", "")
+
+
+def test_privileged_is_all_that_the_engine_has_and_the_rest_is_said() -> None:
+    facts = get_client().facts
+    container = run("sed", "-n", r"s/^CapPrm:\s*//p", "/proc/self/status", privileged=True)
+    given, everything = int(container.stdout, 16), (2 << facts.last_cap) - 1
+    assert given == facts.capabilities & everything
+    assert any("CAP_" in line for line in container.weakened) is (given != everything)
+
+
+def test_a_capability_that_the_engine_lacks_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedError, match="--cap-add CAP_SYS_TIME: the notebook's own processes do not have it"):
+        capabilities.bounded(capabilities.mask(["SYS_TIME"]), capabilities.mask(["CHOWN"]), ["SYS_TIME"])

@@ -363,9 +363,6 @@ def test_every_example_runs(name: str, zygote: None, group: Callable[..., str]) 
         return
     if request.spec.cgroup_parent:
         group(request.spec.cgroup_parent)
-    missing = capabilities_missing() if request.spec.privileged else ""
-    if missing:
-        pytest.skip(missing)
     made = Run(get_client(), request.spec, Sink())
     try:
         container = made.execute(cell=Cell(source="pass") if request.spec.python else None)
@@ -376,15 +373,3 @@ def test_every_example_runs(name: str, zygote: None, group: Callable[..., str]) 
             raise
         pytest.skip(str(e))
     assert container.exit_code == (1 if "--no-raise-error" in shlex.split(line) else 0), container.stderr
-
-
-def capabilities_missing() -> str:
-    """Return why the engine cannot give all capabilities; empty if it can."""
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("CapPrm"))
-    mask = int(line.split()[1], 16)
-    facts = get_client().facts
-    return (
-        ""
-        if facts.rootless or mask == (2 << facts.last_cap) - 1
-        else f"this process has not all capabilities: {mask:x}"
-    )
