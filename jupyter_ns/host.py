@@ -111,6 +111,8 @@ class HostFacts:
         More than one ID is mapped in the engine's user namespace (newuidmap(1)).
     capabilities : int
         Mask of those that the engine holds: it can give no others.
+    nofile : tuple of int
+        RLIMIT_NOFILE, soft and hard, that payloads get back because the engine has raised its own; zeros: it has not.
     private_ids : tuple of int
         For ``--userns private`` as root: first user ID and group ID outside, and how many of each.
     namespaces : dict of str to str
@@ -145,6 +147,7 @@ class HostFacts:
     cpus: int = 1
     last_cap: int = 40
     capabilities: int = ALL_CAPABILITIES
+    nofile: tuple[int, int] = (0, 0)
     namespaces: dict[str, str] = field(default_factory=dict)
     overlay_error: str = ""
     mknod_error: str = ""
@@ -180,7 +183,7 @@ class HostFacts:
         d["root_entries"] = tuple(RootEntry(*e) for e in d.get("root_entries", ()))
         for key in ("masked", "readonly_paths", "cgroup_mounts"):
             d[key] = tuple(tuple(p) for p in d.get(key, ()))
-        for key in ("staging", "private_ids"):
+        for key in ("staging", "private_ids", "nofile"):
             if key in d:
                 d[key] = tuple(d[key])
         return cls(**d)

@@ -54,7 +54,7 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         groups=groups,
         source_is_dir=_sources(spec),
         exposed=() if lower else exposed_directories([*request.get("exposed", ()), spec.workdir]),
-        rlimits=_rlimits(spec),
+        rlimits=_rlimits(spec, facts),
         seccomp=_filter(spec, facts, mask),
         capabilities=mask,
         lacking=lacking,
@@ -210,8 +210,10 @@ def exposed_directories(candidates: list[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _rlimits(spec: ContainerSpec) -> tuple[tuple[int, int, int], ...]:
-    return tuple((getattr(resource, "RLIMIT_" + u.name.upper()), u.soft, u.hard) for u in spec.ulimits)
+def _rlimits(spec: ContainerSpec, facts: HostFacts) -> tuple[tuple[int, int, int], ...]:
+    own = ((getattr(resource, "RLIMIT_" + u.name.upper()), u.soft, u.hard) for u in spec.ulimits)
+    engines = [(resource.RLIMIT_NOFILE, *facts.nofile)] if any(facts.nofile) else []
+    return (*engines, *own)  # the later one counts
 
 
 def _filter(spec: ContainerSpec, facts: HostFacts, mask: int) -> bytes:

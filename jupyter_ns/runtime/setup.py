@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from .private import private_ids
 from .probe import probe
 
 CAP_SYS_ADMIN = 21
+MOST_OPEN_FILES = 65_536
 
 
 def prepare_host() -> tuple[HostFacts, CgroupFacts]:
@@ -37,7 +39,23 @@ def prepare_host() -> tuple[HostFacts, CgroupFacts]:
         reasons = {name: f"{reason}; {no_scope}" for name, reason in cgroup.unavailable.items()}
         cgroup = replace(cgroup, unavailable=reasons)
     facts = probe(rootless=rootless, uid=uid, gid=gid, id_ranges=id_ranges, cgroup=cgroup)
-    return replace(facts, private_ids=private_ids()), cgroup
+    return replace(facts, private_ids=private_ids(), nofile=raise_open_files()), cgroup
+
+
+def raise_open_files() -> tuple[int, int]:
+    """Let this process have as many descriptors as it may: a container takes some 15, and 1024 is a usual limit.
+
+    Returns
+    -------
+    soft, hard : int
+        RLIMIT_NOFILE as it was, getrlimit(2); zeros if it stays.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return 0, 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return soft, hard
 
 
 def ask_for_cgroup(uid: int) -> str:

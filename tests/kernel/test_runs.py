@@ -469,3 +469,18 @@ def test_engine_is_not_in_the_clients_process_group(engine: Callable[[], EngineC
     session: EngineClient = engine()
     assert os.getpgid(session.pid) != os.getpgid(0)
     assert os.getsid(session.pid) == session.pid
+
+
+def test_the_engine_has_more_descriptors_than_its_containers() -> None:
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 4000))
+from jupyter_ns import run
+from jupyter_ns.client import get_client
+script = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+python = (sys.executable, "-S", "-E", "-c", script)
+print(run(*python).stdout.strip(), "|", run(*python, ulimit="nofile=200:200").stdout.strip(), end=" | ")
+print(*resource.prlimit(get_client().pid, resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stderr, done.stdout) == ("", "300 4000 | 200 200 | 4000 4000\n")
