@@ -111,7 +111,7 @@ def _each(flag: str, name: str) -> Callable[[ContainerSpec], Words]:
 
 
 def _environment(spec: ContainerSpec) -> Words:
-    for name, value in spec.environment:
+    for name, value in dict(spec.environment).items():  # of several values of a name, the last counts
         yield from ("--env", name if value is None else f"{name}={value}")
 
 

@@ -64,6 +64,11 @@ def test_dockers_client_takes_it(line: str) -> None:
     assert any(words in done.stderr for words in no_server), done.stderr
 
 
+def test_of_several_values_of_a_variable_the_last_is_written() -> None:
+    words = docker_command(spec_of(shlex.split("-e A=image -e B=c -e A=own busybox"))).words
+    assert [word for word in words if "=" in word] == ["A=own", "B=c"]
+
+
 def test_what_docker_has_not_is_said() -> None:
     spec = ContainerSpec(argv=("sh",), time_offset_seconds=1.0, timeout_seconds=5.0, keep=True, userns="private")
     command = docker_command(spec, detach=True)
