@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ COUNTED = ("passed", "failed", "error", "skipped")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background job ignores SIGINT, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "needs(ability, ...): skip, with the probe's reason, where the host cannot")
     config.addinivalue_line("markers", "rung(name): the kind of machine that a test brings along; see tests/rungs.py")
 
@@ -190,7 +193,7 @@ def engine(private_tmp: Path, pytestconfig: pytest.Config) -> Iterator[Callable[
     assert cgroup_directories(client, key) == set()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def zygote(engine: Callable[[], EngineClient]) -> None:
     """Start what forks Python cells, and have it fork one, before anything is counted."""
     Run(engine(), ContainerSpec(python=True, workdir="/"), Sink()).execute(cell=Cell(source="pass"))
@@ -283,6 +286,8 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     get: Callable[[], EngineClient] = request.getfixturevalue("engine")
     private_tmp: Path = request.getfixturevalue("private_tmp")
+    if "zygote" in request.fixturenames:
+        request.getfixturevalue("zygote")
     client = get()
     sync(client)
     before = state(client, private_tmp)
