@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -91,14 +92,21 @@ def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
         image = add_image(store, layers, config, [parse_reference("layered")])
     with open(directory / "a.tar", "wb") as saved:
         archive.save(store, [(image, [parse_reference("layered")])], saved)
+    # The way to this checkout may be closed to that user: it finds what it imports below its own directory.
     package = str(Path(jupyter_ns.__file__).parents[1])
+    sources = [package, *(p for p in sys.path if p.endswith("site-packages"))]
+    places = [directory / f"path{number}" for number in range(len(sources))]
+    for place in places:
+        place.mkdir()
+    binds = [shlex.join(["mount", "--bind", *map(str, pair)]) for pair in zip(sources, places, strict=True)]
+    bound = ["unshare", "--mount", "sh", "-ec", "; ".join([*binds, 'exec "$@"']), "sh"]
     environ = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(directory),
         "JUPYTER_NS_DATA": str(directory / "data"),
-        "PYTHONPATH": os.pathsep.join([package, *(p for p in sys.path if p.endswith("site-packages"))]),
+        "PYTHONPATH": os.pathsep.join(map(str, places)),
     }
-    command = ["setpriv", *AS_NOBODY, python(), "-c", SCRIPT]
+    command = [*bound, "setpriv", *AS_NOBODY, python(), "-c", SCRIPT]
     done = subprocess.run(
         [*command, directory / "a.tar"], capture_output=True, text=True, env=environ, cwd="/", timeout=120, check=False
     )
