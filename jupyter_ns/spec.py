@@ -7,7 +7,7 @@ stream as a map (`to_dict`, `from_dict`), and is compiled to a plan (`jupyter_ns
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
 CGROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -203,8 +203,8 @@ class ContainerSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a map of the fields that differ from their defaults, for the wire."""
-        full = asdict(self)
-        return {k: v for k, v in full.items() if v != _DEFAULTS[k]}
+        values = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
+        return {name: _plain(value) for name, value, default in values if value != default}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ContainerSpec:
@@ -231,5 +231,11 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-_DEFAULTS: dict[str, Any] = asdict(ContainerSpec())
-assert {f.name for f in fields(ContainerSpec)} == set(_DEFAULTS)
+def _plain(value: Any) -> Any:
+    """Turn dataclasses into maps; asdict() of a whole spec would copy all that is left out in the end."""
+    if isinstance(value, tuple):
+        return tuple(_plain(v) for v in value)
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+_DEFAULTS: dict[str, Any] = {f.name: getattr(ContainerSpec(), f.name) for f in fields(ContainerSpec)}
