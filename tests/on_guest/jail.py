@@ -6,6 +6,8 @@ project has it. This interpreter and this checkout are bound into it, below dire
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 import shutil
@@ -73,10 +75,10 @@ def run(
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
         )  # fmt: skip
     finally:
-        subprocess.run(
-            [*runc, "delete", "--force", name],
-            capture_output=True,
-        )
+        subprocess.run([*runc, "delete", "--force", name], capture_output=True)
+        for parent in glob.glob("/sys/fs/cgroup/*/jupyter_ns"):  # runc makes it in every hierarchy, and leaves it
+            with contextlib.suppress(OSError):  # ENOTEMPTY, EBUSY: an engine works there
+                os.rmdir(parent)
 
 
 def _skeleton(rootfs: Path) -> None:
