@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .client import EngineClient
 from .container import Container
@@ -57,7 +57,6 @@ def run_together(
     specs: Sequence[ContainerSpec],
     sinks: Sequence[Sink],
     stdin: bytes,
-    tick: Callable[[], None] = lambda: None,
 ) -> list[Container]:
     """Run containers at the same time, each in a thread of its own, until all have ended.
 
@@ -69,8 +68,6 @@ def run_together(
         One of each a container; a sink is called in its container's thread.
     stdin : bytes
         What each reads.
-    tick : callable
-        Called every `LOOK_S` seconds, in this thread.
 
     Returns
     -------
@@ -101,7 +98,6 @@ def run_together(
         try:
             # Not Thread.join: in Python 3.11 a KeyboardInterrupt there takes a running thread for ended.
             left -= ended.acquire(timeout=LOOK_S)
-            tick()
         except KeyboardInterrupt:
             _stop(runs, times=1)
         if errors and not given_up:

@@ -9,7 +9,7 @@ from typing import Any
 from ..container import Container
 from ..units import format_bytes
 from ..usage import Usage
-from .svg import Panel, describe, panels
+from .svg import Panel, concerns, describe, panels
 from .words import AMBER, BLUE, GREY, RED, clean, state
 
 _INCHES, _DPI = (9.0, 2.1), 100
@@ -83,7 +83,7 @@ def _draw(axes: Any, panel: Panel, usage: Usage) -> None:
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(GREY)
     for when, text in usage.moves:
-        if text.lower().startswith(panel.title.lower()):
+        if concerns(text, panel):
             axes.axvline(when, color=BLUE, linewidth=1, linestyle=":")
     if panel.title == "CPU":
         _throttling(axes, usage)

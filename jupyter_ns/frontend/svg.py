@@ -131,7 +131,7 @@ def sparklines(usage: Usage, limits: Limits) -> str:
         parts += _frame(panel, end)
         if panel.title == "CPU":
             parts += _throttling(usage, end)
-        parts += [_move(when, end) for when, text in usage.moves[-_MOVE_MARKS:] if _concerns(text, panel)]
+        parts += [_move(when, end) for when, text in usage.moves[-_MOVE_MARKS:] if concerns(text, panel)]
         parts.append(_curve(panel, columns))
         if panel.title == "Memory":
             parts += [_oom(when, end) for when in usage.oom_times[:_OOM_MARKS]]
@@ -198,7 +198,7 @@ def _curve(panel: Panel, columns: Sequence[tuple[int, int, int]]) -> str:
     return f'<path d="M{path}" fill="none" stroke="{BLUE}" stroke-width="1.5" stroke-linejoin="round"/>'
 
 
-def _concerns(text: str, panel: Panel) -> bool:
+def concerns(text: str, panel: Panel) -> bool:
     """Whether a moved limit is one of this panel's."""
     return text.lower().startswith(panel.title.lower())
 

@@ -35,7 +35,7 @@ from typing import Any, BinaryIO
 from ..errors import ImageError, UsageError
 from .merged import Stack
 from .reference import Reference, parse_reference
-from .streams import CHUNK, LayerStream
+from .streams import LayerStream
 from .unpack import DEFAULT_BOUNDS, Bounds, unpack
 
 MAX_DOCUMENT_BYTES = 4 << 20
@@ -581,15 +581,6 @@ def write_whole(path: str, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def copy_stream(source: BinaryIO, target: BinaryIO) -> str:
-    """Copy a stream; return its digest."""
-    sha = hashlib.sha256()
-    while data := source.read(CHUNK):
-        sha.update(data)
-        target.write(data)
-    return f"sha256:{sha.hexdigest()}"
 
 
 def remove_tree(path: str) -> None:

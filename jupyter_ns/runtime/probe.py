@@ -145,7 +145,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         id_ranges=id_ranges,
         cpus=len(os.sched_getaffinity(0)),
         last_cap=_last_cap(),
-        capabilities=_held_capabilities(),
+        capabilities=capability_set("CapPrm"),
         namespaces=_namespaces(),
         overlay_error=overlay_error,
         mknod_error=attempt([*base, Step(Op.MKNOD, (f"{staging[0]}/n", 0o20666, 0x103))], NEWNS),
@@ -277,9 +277,10 @@ def _cgroup_mounts(cgroup: CgroupFacts) -> Iterable[tuple[str, str, str]]:
             yield names, "cgroup", names
 
 
-def _held_capabilities() -> int:
+def capability_set(name: str) -> int:
+    """Return one of this process's sets of capabilities, such as ``CapEff``, as a mask: proc_pid_status(5)."""
     with open("/proc/self/status") as f:
-        return next(int(row.split()[1], 16) for row in f if row.startswith("CapPrm:"))
+        return next(int(row.split()[1], 16) for row in f if row.startswith(f"{name}:"))
 
 
 def _last_cap() -> int:

@@ -16,7 +16,7 @@ from ..errors import UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME
 from .private import private_ids
-from .probe import probe
+from .probe import capability_set, probe
 
 CAP_SYS_ADMIN = 21
 MOST_OPEN_FILES = 65_536
@@ -69,10 +69,8 @@ def ask_for_cgroup(uid: int) -> str:
 
 
 def has_capability(number: int) -> bool:
-    """Whether this process has a capability in effect: ``CapEff`` in proc_pid_status(5)."""
-    with open("/proc/self/status") as f:
-        line = next(row for row in f if row.startswith("CapEff:"))
-    return bool(int(line.split()[1], 16) >> number & 1)
+    """Whether this process has a capability in effect."""
+    return bool(capability_set("CapEff") >> number & 1)
 
 
 def enter_user_namespace(uid: int, gid: int) -> bool:

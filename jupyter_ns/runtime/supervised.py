@@ -140,7 +140,6 @@ class Supervised:
     to_channel: Outgoing = field(default_factory=Outgoing)
     failure: Exception | None = None
     forked_code: int | None = None
-    on_ready: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self.container_id = self.id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,7 @@ from ...lifecycle import ask
 from ...spec import ContainerSpec, Mount
 from .console import Console
 from .grammar import Command, Flag, Parsed
-from .images import image_json
-from .templates import compile_template, to_json
+from .images import image_json, print_json
 from .text import rfc3339
 
 
@@ -226,16 +224,7 @@ def run_inspect(console: Console, given: Parsed) -> None:
     kind = given.get("type", "")
     if kind not in ("", "container", "image"):
         raise UsageError(f"docker inspect --type {kind}: expected container or image")
-    form = given.get("format", "")
-    found = [_described(of, kind) for of in given.arguments]
-    if form == "json":
-        console.line(to_json(found))
-    elif form:
-        fill = compile_template(form)
-        for one in found:
-            console.line(fill(one))
-    else:
-        console.line(json.dumps(found, indent=4, ensure_ascii=False))
+    print_json(console, given.get("format", ""), [_described(of, kind) for of in given.arguments])
 
 
 INSPECT = Command(
