@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +80,6 @@ def shown(text: str) -> dict[str, str]:
             value = "host" if os.readlink(f"/proc/self/ns/{key.split()[1]}") == value else "own"
         found[key] = value
     return found
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _parents() -> Iterator[None]:
-    """Take away the parent cgroups that runtimes make in every hierarchy, and leave."""
-    before = set(glob.glob("/sys/fs/cgroup/*/jupyter_ns"))
-    yield
-    for directory in set(glob.glob("/sys/fs/cgroup/*/jupyter_ns")) - before:
-        with contextlib.suppress(OSError):  # EBUSY: an engine works there by now
-            os.rmdir(directory)
 
 
 def runtime(name: str) -> Callable[[Path], str]:

@@ -6,8 +6,6 @@ project has it. This interpreter and this checkout are bound into it, below dire
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import json
 import os
 import shutil
@@ -76,9 +74,6 @@ def run(
         )  # fmt: skip
     finally:
         subprocess.run([*runc, "delete", "--force", name], capture_output=True)
-        for parent in glob.glob("/sys/fs/cgroup/*/jupyter_ns"):  # runc makes it in every hierarchy, and leaves it
-            with contextlib.suppress(OSError):  # ENOTEMPTY, EBUSY: an engine works there
-                os.rmdir(parent)
 
 
 def _skeleton(rootfs: Path) -> None:
