@@ -28,7 +28,7 @@ from .namespaces import NamespaceID
 from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
-from .spec import ContainerSpec, LimitRecord
+from .spec import ContainerSpec, LimitRecord, Mount
 from .usage import without_amounts
 
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
@@ -144,7 +144,10 @@ class Run:
     def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
         self._client, self._sink = client, sink
         self._id = uuid.uuid4().hex + uuid.uuid4().hex
+        spec, taken = with_volumes_from(client, spec)
         spec, more = prepared(spec, sink)
+        if taken:
+            more["held"] = [*more.get("held", []), *taken]
         self.container = Container(id=self._id, spec=spec)
         self.container.name = spec.name or made_up_name()
         self.container.make_plan = self._plan
@@ -180,9 +183,9 @@ class Run:
         life = self._request["life"]
         return bool(life.get("remove", True)) and not life.get("detach")
 
-    def enters(self, container: str, **changes: Any) -> None:
+    def enters(self, container: str, *, detach: bool = False, **changes: Any) -> None:
         """Have the program run inside a running container, whose spec it takes over but for `changes`."""
-        self._request = {"enter": container, "changes": changes}
+        self._request = {"enter": container, "changes": changes, "detach": detach}
 
     def execute(self, *, stdin: bytes | None = b"", cell: Cell | None = None) -> Container:
         """Run to the end.
@@ -210,6 +213,8 @@ class Run:
         """
         c, client = self.container, self._client
         pieces = self._pack(cell) if cell is not None else []
+        if stdin is not None and self._request.get("life", {}).get("detach"):
+            c.spec = replace(c.spec, stdin_open=False)  # also when it is started again
         client.subscribe(self._id, self._on_frame)
         try:
             if self.enter is not None:
@@ -486,6 +491,31 @@ _PEOPLE = [
     "torvalds",
     "turing",
 ]
+
+
+def with_volumes_from(client: EngineClient, spec: ContainerSpec) -> tuple[ContainerSpec, list[str]]:
+    """Add the mounts of the containers that ``--volumes-from`` names; return also the files to lock for them.
+
+    As with Docker, a later container goes before an earlier one, and what the user mounts goes before both.
+
+    Raises
+    ------
+    UsageError
+        If there is no such container.
+    """
+    found: dict[str, tuple[Mount, str]] = {}
+    for text in spec.volumes_from:
+        name, _, mode = text.partition(":")
+        other = client.ask(Kind.ASK, {"do": "files", "of": name})
+        for mount in ContainerSpec.from_dict(other["spec"]).mounts:
+            if mount.type == "bind":
+                mount = replace(mount, readonly=mount.readonly or mode == "ro", option=f"--volumes-from {text}")
+                lock = os.path.join(os.path.dirname(mount.source), "info")
+                found[mount.destination] = mount, lock if lock in other["request"].get("held", ()) else ""
+    for own in spec.mounts:
+        found.pop(own.destination, None)
+    mounts = tuple(mount for mount, _ in found.values())
+    return replace(spec, mounts=(*mounts, *spec.mounts)), [lock for _, lock in found.values() if lock]
 
 
 def prepared(spec: ContainerSpec, sink: Sink) -> tuple[ContainerSpec, dict[str, Any]]:

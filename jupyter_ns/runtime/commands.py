@@ -201,6 +201,15 @@ def registry_start(registry: Registry, request: str, record: Record) -> Any:
     return LATER
 
 
+def _stdin(registry: Registry, _request: str, of: str, data: bytes) -> Any:
+    """Give a detached container something to read; its standard input stays open."""
+    process = _running(registry, of, "attach").process
+    if process.ends.stdin < 0 or process.stdin_eof:
+        raise UsageError(f"attach {of}: its standard input is closed; `run -d -i` leaves it open")
+    process.feed_stdin(data)
+    return True
+
+
 def _rename(registry: Registry, _request: str, of: str, name: str) -> Any:
     registry.rename(registry.find(of), name)
     return True
@@ -372,9 +381,12 @@ def _copy_next(registry: Registry, _request: str, copy: int) -> list[Any]:
     return registry.copies.next(copy)
 
 
-def _copy_in(registry: Registry, _request: str, of: str, path: str, source: list[Any], owners: bool) -> dict[str, Any]:
+def _copy_in(
+    registry: Registry, _request: str, of: str, path: str, source: list[Any], owners: bool, parents: bool = False
+) -> dict[str, Any]:
     name, is_dir, contents_only = source
-    return registry.copies.write(registry.find(of), path, (name, is_dir, contents_only), owners=owners)
+    about = (name, is_dir, contents_only)
+    return registry.copies.write(registry.find(of), path, about, owners=owners, parents=parents)
 
 
 def _copy_put(registry: Registry, _request: str, copy: int, entries: list[Any]) -> Any:
@@ -416,6 +428,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "stop": _stop,
     "start": _start,
     "rename": _rename,
+    "stdin": _stdin,
     "remove": _remove,
     "pause": _pause,
     "unpause": _unpause,

@@ -30,14 +30,15 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
         What the kernel calls the process.
     request : dict
         ``enter`` (name or ID of the container) and ``changes``, fields of the spec that differ from the
-        container's; ``environment`` among them is added to it.
+        container's; ``environment`` among them is added to it. ``detach``: nobody waits for its end.
 
     Raises
     ------
     UsageError
         If there is no such container, or it does not run.
     """
-    enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
+    made = enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
+    made.on_its_own = bool(request.get("detach"))
 
 
 def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) -> Entered:
@@ -96,6 +97,8 @@ def start_again(engine: Engine, record: Record) -> None:
     made.attached, made.record = False, record
     child["target"] = os.dup(before.mount_namespace_fd)
     engine.spawn(made, child)
+    if not spec.stdin_open:
+        made.feed_stdin(None)
     made.layer_fd, before.layer_fd = before.layer_fd, -1
     before.dispose()
     record.process = made

@@ -297,9 +297,9 @@ class Registry:
         """Its program has been started."""
         if made.record is not None:
             self._answer(made.record, "start")
-            if made.attached and made.record.life.detach:
-                self.engine.tell(Kind.REPLY, made.id, True)
-                made.attached = False
+        if made.attached and made.detached:
+            self.engine.tell(Kind.REPLY, made.id, True)
+            made.attached = False
 
     def cancel(self, request: str) -> None:
         """Whoever sent this request waits no longer."""

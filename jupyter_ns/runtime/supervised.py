@@ -293,16 +293,17 @@ class Supervised:
     def _pass_on(self, number: int, data: bytes) -> None:
         if self.record is not None:
             self.engine.registry.output(self.record, number, data)
-        if self.attached and not self._detached:
+        if self.attached and not self.detached:
             self.engine.tell(Kind.STREAM, self.id, [number, data])
 
     @property
-    def _detached(self) -> bool:
+    def detached(self) -> bool:
+        """Whether it goes on when its program has been started and the kernel looks away."""
         return self.record is not None and self.record.life.detach
 
     def _must_wait(self, fd: int, handler: Callable[[], None]) -> bool:
         """Whether somebody at the kernel reads this output, and is behind."""
-        followed = bool(self.record.followers) if self.record is not None and self._detached else self.attached
+        followed = bool(self.record.followers) if self.record is not None and self.detached else self.attached
         return followed and self.engine.hold_back(fd, handler)
 
     def _read_channel(self) -> None:

@@ -5,50 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docker_shell import Docker
 from IPython.core.error import UsageError
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
-from jupyter_ns.client import EngineClient
 from jupyter_ns.errors import ContainerExitError
-from jupyter_ns.frontend.magics import ContainerMagics
 from jupyter_ns.lifecycle import ask
 
 pytestmark = pytest.mark.needs("overlay")
-
-
-class Docker:
-    """Runs magics, and gives what they write."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        config = Config()
-        config.HistoryManager.enabled = False  # its database stays open
-        self.shell = InteractiveShell(config=config)
-        self.shell.register_magics(ContainerMagics)
-        self._capsys = capsys
-
-    def __call__(self, line: str, cell: str | None = None, magic: str = "docker") -> str:
-        """Run one magic; return its standard output."""
-        self._capsys.readouterr()
-        if cell is None:
-            self.shell.run_line_magic(magic, line)
-        else:
-            self.shell.run_cell_magic(magic, line, cell)
-        return self._capsys.readouterr().out
-
-
-@pytest.fixture
-def docker(engine: Callable[[], EngineClient], capsys: pytest.CaptureFixture[str]) -> Iterator[Docker]:
-    engine()
-    made = Docker(capsys)
-    yield made
-    for row in ask("list"):
-        ask("remove", of=row["id"], force=True)
 
 
 def ready(docker: Docker, name: str) -> None:

@@ -363,7 +363,10 @@ def test_every_example_runs(name: str, zygote: None, group: Callable[..., str]) 
         return
     if request.spec.cgroup_parent:
         group(request.spec.cgroup_parent)
+    given = run("true", name="data", rm=False, volume=["/usr:/shared"]) if request.spec.volumes_from else None
     made = Run(get_client(), request.spec, Sink())
+    if given is not None:
+        given.remove()
     try:
         container = made.execute(cell=Cell(source="pass") if request.spec.python else None)
     except UnsupportedError as e:

@@ -367,24 +367,27 @@ def prune_images(store: Store, *, everything: bool) -> tuple[list[str], int]:
 
 def run_load(console: Console, given: Parsed) -> None:
     """Load images from an archive."""
-    path = given.get("input", "")
+    path = given.get("input", "") or console.source
     if not path:
-        raise UsageError("load: a cell has no standard input; name the archive: load -i FILE")
+        raise UsageError("load: expected an archive: load -i FILE, or load < FILE")
     for image, names in archive.load(Store(), os.path.expanduser(path)):
         console.write("".join(f"Loaded image: {n.short}\n" for n in names) or f"Loaded image ID: {image.id}\n")
 
 
 @contextlib.contextmanager
-def output(path: str, what: str) -> Iterator[BinaryIO]:
-    """Open the file that an archive goes to; it appears whole or not at all.
+def output(console: Console, path: str, what: str) -> Iterator[BinaryIO]:
+    """Open the file that an archive goes to, which appears whole or not at all; or the pipe behind the line.
 
     Raises
     ------
     UsageError
         If none was named, or it cannot be written.
     """
+    if not path and console.binary is not None:
+        yield console.binary
+        return
     if not path:
-        raise UsageError(f"{what}: a cell is no place for an archive; name a file: {what} -o FILE …")
+        raise UsageError(f"{what}: a cell is no place for an archive: {what} -o FILE …, or {what} … > FILE")
     path = os.path.expanduser(path)
     part = f"{path}.part-{os.getpid()}"
     try:
@@ -398,7 +401,7 @@ def output(path: str, what: str) -> Iterator[BinaryIO]:
             os.unlink(part)
 
 
-def run_save(_console: Console, given: Parsed) -> None:
+def run_save(console: Console, given: Parsed) -> None:
     """Save images as an archive that Docker and OCI tools read."""
     store = Store()
     chosen: dict[str, tuple[Image, list[Reference]]] = {}
@@ -406,15 +409,17 @@ def run_save(_console: Console, given: Parsed) -> None:
         image = find(store, text)
         _, names = chosen.setdefault(image.id, (image, []))
         names += [n for n in store.names_of(image.id) if _is_name(text, n)]
-    with output(given.get("output", ""), "save") as out:
+    with output(console, given.get("output", ""), "save") as out:
         archive.save(store, list(chosen.values()), out)
 
 
 def run_import(console: Console, given: Parsed) -> None:
     """Make an image of an archive of files."""
     path, *name = given.arguments
+    if path == "-" and console.source:
+        path = console.source
     if path == "-" or "://" in path:
-        raise UsageError(f"import {path}: expected a file; a cell has no standard input, and URLs are not fetched")
+        raise UsageError(f"import {path}: expected a file, or - and < FILE; URLs are not fetched")
     runtime = apply_changes({}, given.get("change", []))
     path = os.path.expanduser(path)
     try:
@@ -504,9 +509,9 @@ def run_login(console: Console, given: Parsed) -> None:
     user = given.get("username") or _ask("Username: ")
     password = given.get("password")
     if given.get("password_stdin"):
-        if console.cell is None:
+        if not console.has_stdin:
             raise UsageError("login --password-stdin: expected the password as the cell's text, below %%docker")
-        password = console.cell.strip()
+        password = console.stdin.decode().strip()
     elif password is None:
         password = getpass.getpass("Password: ")
     if not user or not password:
@@ -593,9 +598,9 @@ _ROWS: tuple[Command, ...] = (
     _row("tag", "SOURCE TARGET", "Give an image one more name", run_tag, 2, 2),
     _row("rmi", "[OPTIONS] IMAGE…", "Remove images, or names of them", run_rmi, 1, MANY, *_RMI),
     _row("image prune", "[OPTIONS]", "Remove images without a name", run_prune, 0, 0, *_PRUNE),
-    _row("load", "-i FILE", "Load images from an archive", run_load, 0, 0, _INPUT, _QUIET),
-    _row("save", "-o FILE IMAGE…", "Save images as an archive", run_save, 1, MANY, _OUTPUT),
-    _row("import", "FILE [NAME[:TAG]]", "Make an image of an archive of files", run_import, 1, 2, _CHANGE, _MESSAGE),
+    _row("load", "[-i FILE]", "Load images from an archive", run_load, 0, 0, _INPUT, _QUIET),
+    _row("save", "[-o FILE] IMAGE…", "Save images as an archive", run_save, 1, MANY, _OUTPUT),
+    _row("import", "FILE|- [NAME[:TAG]]", "Make an image of an archive of files", run_import, 1, 2, _CHANGE, _MESSAGE),
     _row("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Pull an image from its registry", run_pull, 1, 1, *_PULL),
     _row("push", "[OPTIONS] NAME[:TAG]", "Push an image to its registry", run_push, 1, 1, _QUIET),
     _row("login", "[OPTIONS] [SERVER]", "Keep a registry's user and password", run_login, 0, 1,

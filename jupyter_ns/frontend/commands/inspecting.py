@@ -82,13 +82,15 @@ def _host_config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]
     host_or = {kind: "host" if kind in spec.without else otherwise for kind, otherwise in _MODES.items()}
     tmpfs = {m.destination: m.options for m in spec.mounts if m.type == "tmpfs"}
     return {
-        "Binds": [_bind(m) for m in spec.mounts if m.type == "bind"] or None,
+        "Binds": [_bind(m) for m in spec.mounts if m.type == "bind" and not m.option.startswith("--volumes-from")]
+        or None,
         "ContainerIDFile": "",
         "LogConfig": {"Type": "local", "Config": {}},
         "NetworkMode": spec.network,
         "PortBindings": {},
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(most or 0)},
         "AutoRemove": data["remove"],
+        "VolumesFrom": list(spec.volumes_from) or None,
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
         "CgroupnsMode": host_or["cgroup"],
@@ -163,7 +165,7 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "AttachStdout": not data["detached"],
         "AttachStderr": not data["detached"],
         "Tty": spec.tty,
-        "OpenStdin": False,
+        "OpenStdin": spec.stdin_open,
         "StdinOnce": False,
         "Env": data["environment"],
         "Cmd": data["argv"],

@@ -52,7 +52,7 @@ def dispatch(console: Console, words: list[str]) -> bool:
         console.line(command.help_text())
     elif elsewhere.needed() and command.name not in _BY_ANYBODY:
         let_go()
-        elsewhere.call("command", words, console.cell, say=console.line)
+        elsewhere.call("command", words, console.cell, console.source, say=console.line)
     else:
         command.run(console, given)
     return True
