@@ -63,6 +63,8 @@ class Op(IntEnum):
     CLOSE = 37
     CHOWN = 38
     CTTY = 39
+    OPEN_TREE = 40
+    MOVE_MOUNT = 41
 
 
 MOUNT_FLAGS = {
@@ -188,6 +190,8 @@ OPS: dict[Op, OpInfo] = {
     Op.IDMAP: OpInfo(
         "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")
     ),
+    Op.OPEN_TREE: OpInfo("open_tree(OPEN_TREE_CLONE)", "open_tree(2)", "sn", ("path", "fd")),
+    Op.MOVE_MOUNT: OpInfo("move_mount", "move_mount(2)", "sn", ("target", "fd")),
     Op.FSIDS: OpInfo("setfsuid, setfsgid, capset", "setfsuid(2)", "nn", ("uid", "gid")),
     Op.CLOSE: OpInfo("close", "close(2)", "n", ("fd",)),
 }

@@ -323,7 +323,7 @@ class Engine:
         recipe = made.recipe
         try:
             made.hold()
-            if recipe.remapped:
+            if "userns" in recipe.descriptors:
                 child["userns"] = open_map(self.facts.private_ids)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
@@ -355,8 +355,7 @@ class Engine:
                 self._recipes.forget(container.recipe.key)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
-                self.registry.failed(container)
-                container.dispose()
+                container.dispose(keep_files=self.registry.failed(container))
                 continue
             summary = container.summary()
             keep_files = self.registry.ended(container, summary)

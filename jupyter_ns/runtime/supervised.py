@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 4 * CHUNK
 IDLE_INTERVALS = 8
+KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
+"""Descriptors that hold what a container wrote, also after its end."""
 
 
 @dataclass(slots=True)
@@ -113,6 +115,8 @@ class Supervised:
     pid: int = 0
     pidfd: int = -1
     mount_namespace_fd: int = -1
+    ground_fd: int = -1
+    """Of one that has entered a user namespace: the mount namespace that it was built in, where nothing is locked."""
     layer_fd: int = -1
     root_fd: int = -1
     """Its root directory, held where it may be asked for after the end."""
@@ -226,6 +230,8 @@ class Supervised:
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
     def _hold_layer(self) -> None:
+        if self.recipe.remapped:
+            self.ground_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -238,15 +244,21 @@ class Supervised:
     def _on_ready(self) -> None:
         """The child stands at its last wait: do all that can be done before the payload is wanted."""
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
-        self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._keep("mount_namespace_fd", os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         self.cgroup.watch(self.pid)
         if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
         self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
             self.base_levels = self.cgroup.levels("memory")
-        self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
+
+    def _keep(self, name: str, fd: int) -> None:
+        """Take up one of `KEPT`, in place of that of an earlier life."""
+        if getattr(self, name) >= 0:
+            os.close(getattr(self, name))
+        setattr(self, name, fd)
 
     def unpark(self) -> None:
         """The payload is wanted: let go now, or as soon as the container is ready."""
@@ -626,7 +638,7 @@ class Supervised:
         for name in ("stdin", "stdout", "stderr", "report", "go"):
             self.close_fd(name)
         self.close_channel()
-        for attribute in ("pidfd", "oom_fd", *(() if keep_files else ("mount_namespace_fd", "layer_fd", "root_fd"))):
+        for attribute in ("pidfd", "oom_fd", *(() if keep_files else KEPT)):
             fd = getattr(self, attribute)
             if fd >= 0:
                 self.engine.unwatch(fd)

@@ -97,6 +97,8 @@ def test_archives_through_pipes(docker: Docker, tmp_path: Path) -> None:
     assert docker("run --rm again cat /there") == "hi\n"
     with pytest.raises(UsageError, match="save … > FILE"):
         docker("save busybox")
+    docker("rm made")
+    docker("rmi busybox again")
 
 
 # ---- cp with an archive ----
