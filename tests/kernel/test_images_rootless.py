@@ -25,7 +25,7 @@ from jupyter_ns.images.store import Layer, Store
 NOBODY = 65534
 AS_NOBODY = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 SCRIPT = r"""
-import shlex, sys
+import shlex, sys, time
 from jupyter_ns import run
 from jupyter_ns.frontend.commands import stored
 from jupyter_ns.frontend.commands.console import Console
@@ -47,6 +47,8 @@ for options in ({"image": "layered"}, {}):
     for _ in range(3):
         again.stop(timeout=0)
         again.start()
+    while again.logs().count("x") < 10:  # 1 + 2 + 3 + 4
+        time.sleep(0.02)
     print("again:", again.logs().split(), again.exec("cat", "/proc/1/comm").stdout.split(),
           mounts == again.exec("sh", "-c", count).stdout, [w for w in mounts.split() if w == "x"])
     again.remove(force=True)
