@@ -199,6 +199,12 @@ class _Build:
         return "user" in self.kinds and not self.facts.rootless
 
     @property
+    def root_flags(self) -> int:
+        """An image's nodes open as the cgroup of devices says, as with Docker; where none guards them, not at all."""
+        guarded = self.facts.cgroup.get("devices_error", "unknown") == "" and not self.facts.rootless
+        return 0 if guarded and self.inputs.lower and "user" not in self.kinds else NODEV
+
+    @property
     def binds_devices(self) -> bool:
         """Whether the usual devices are the host's own: a user namespace may make no nodes, mknod(2)."""
         return bool(self.facts.mknod_error) or ("user" in self.kinds and not self.remapped)
@@ -325,7 +331,7 @@ class _Build:
         layers = [s.path for s in own if s.how == "overlay" and s.path != self.staging]
         for path in (*layers, *self.inputs.exposed, "/"):
             if not any(is_below(path, m.destination) for m in self.spec.mounts):
-                flags = REMOUNT | BIND | RDONLY | NODEV
+                flags = REMOUNT | BIND | RDONLY | self.root_flags
                 yield Step(Op.MOUNT, (None, path, None, flags, None), why="read-only", option="--read-only")
 
     def _late_namespaces(self) -> Iterator[Step]:
@@ -375,7 +381,7 @@ class _Build:
         yield Step(Op.MKDIR, (upper, 0o755))
         yield Step(Op.MKDIR, (work, 0o755))
         data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
-        yield Step(Op.MOUNT, ("overlay", target, "overlay", NODEV, data), why=why)
+        yield Step(Op.MOUNT, ("overlay", target, "overlay", self.root_flags, data), why=why)
 
     def _etc_layer(self) -> Iterator[Step]:
         s, host = self.staging, hostname(self.spec, self.inputs)

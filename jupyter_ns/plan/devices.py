@@ -49,7 +49,7 @@ def device_steps(
 
     Should: give the container nodes of its own, so that no change of mode or owner reaches the host's.
 
-    Mustn't: make one outside of /dev, where the file system opens no devices; there the host's is bound, as
+    Mustn't: make one outside of /dev, where the file system may open no devices; there the host's is bound, as
     everywhere if `bind` (mknod(2) is refused in a user namespace).
     """
     for node in nodes:

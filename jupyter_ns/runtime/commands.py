@@ -83,7 +83,6 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "restart_count": record.restart_count,
         "remove": record.life.remove,
         "detached": record.life.detach,
-        "environment": list(process.plan.steps[-1].args[2]) if not record.spec.python else [],
         "namespaces": process.namespaces,
         "limits": [list(r) for r in process.cgroup.records],
         "cgroup": process.cgroup.paths if record.alive else {},

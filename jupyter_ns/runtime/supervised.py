@@ -250,7 +250,7 @@ class Supervised:
             self.sampler.watch_network(self.pid)
         self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
-            self.base_levels = self.cgroup.levels("memory")
+            self.base_levels = self.cgroup.levels_anew("memory")
         self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
 

@@ -167,7 +167,7 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "Tty": spec.tty,
         "OpenStdin": spec.stdin_open,
         "StdinOnce": False,
-        "Env": data["environment"],
+        "Env": _environment(spec),
         "Cmd": data["argv"],
         **({"Healthcheck": _healthcheck(spec)} if spec.health_cmd else {}),
         "Image": data["image"],
@@ -178,6 +178,11 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "StopSignal": spec.stop_signal,
         "StopTimeout": spec.stop_timeout_seconds,
     }
+
+
+def _environment(spec: ContainerSpec) -> list[str]:
+    """Return what the image and the options set, as Docker's; the notebook's own, which ``host`` adds, is not shown."""
+    return [f"{name}={value}" for name, value in dict(spec.environment).items() if value is not None]
 
 
 def _healthcheck(spec: ContainerSpec) -> dict[str, Any]:
