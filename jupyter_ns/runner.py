@@ -86,6 +86,8 @@ class Cell:
     variables: dict[str, Any] = field(default_factory=dict)
     out: tuple[str, ...] = ()
     trust: bool = False
+    detached: bool = False
+    """Whether what it shows goes to its standard streams as text, for nobody takes anything else."""
 
     def body(self) -> dict[str, Any]:
         """Return what is sent, without the variables."""
@@ -94,6 +96,7 @@ class Cell:
             "execution_count": self.execution_count,
             "out": list(self.out),
             "trust": self.trust,
+            "detached": self.detached,
             "sys_path": sys.path,
         }
 
@@ -161,6 +164,9 @@ class Run:
         self._error: Exception | None = None
         self._ended = False
         self._interrupts = 0
+        self._goes_on = False
+        self.on_end: Callable[[], None] = lambda: None
+        """Of a cell in the background: called when its end has been heard of."""
         self._kernel_namespaces = namespaces.read()
         life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
         self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life, **more}
@@ -237,7 +243,8 @@ class Run:
                     self._forward_interrupts(wake_fd)
                     self._reap_forked()
         finally:
-            client.unsubscribe(self._id)
+            if not self._goes_on:
+                client.unsubscribe(self._id)
             self._reap_forked(wait=True)
             if "anonymous" in self._request and self._goes_with_its_cell:
                 from .images.launch import remove_anonymous
@@ -352,6 +359,7 @@ class Run:
             self._ended = True
         elif kind is Kind.REPLY:  # it is detached, and its program runs
             self._ended = True
+            self._goes_on = self.container.spec.python
 
     def _show(self, number: int, data: bytes, final: bool = False) -> None:
         stream = self._streams[number]
@@ -382,7 +390,8 @@ class Run:
             self._show(number, b"", final=True)
             if stream.note():
                 self._sink.on_text(stream.name, stream.note())
-        c.stdout, c.stderr = self._streams[1].text(), self._streams[2].text()
+        if not self._goes_on:  # else the engine has them
+            c.stdout, c.stderr = self._streams[1].text(), self._streams[2].text()
         c.status, c.exit_code, c.reason = "exited", payload["exit_code"], payload["reason"]
         c.wall_seconds = payload["wall_seconds"]
         if payload["not_kept"]:
@@ -399,6 +408,9 @@ class Run:
         c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
         c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
         self._ended = True
+        if self._goes_on:
+            self._client.unsubscribe(self._id)
+            self.on_end()
 
     # ---- what the cell says: hostile until parsed ----
 

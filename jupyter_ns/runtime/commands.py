@@ -162,6 +162,8 @@ def _stop(
     again: bool = False,
 ) -> Any:
     record = registry.find(of)
+    if again:
+        _check_startable(record)
     record.stop_asked = not again
     if not record.alive:
         if record.state == "restarting":
@@ -183,8 +185,14 @@ def _stop_now(registry: Registry, record: Record, process: Any) -> None:
         _send(registry, record, signal.SIGKILL)
 
 
+def _check_startable(record: Record) -> None:
+    if record.spec.python:
+        raise UsageError(f"start {record.name}: a Python cell runs once; run the cell again")
+
+
 def _start(registry: Registry, request: str, of: str) -> Any:
     record = registry.find(of)
+    _check_startable(record)
     return True if record.alive else registry_start(registry, request, record)
 
 

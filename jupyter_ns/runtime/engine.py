@@ -358,12 +358,11 @@ class Engine:
                 container.dispose(keep_files=self.registry.failed(container))
                 continue
             summary = container.summary()
-            keep_files = self.registry.ended(container, summary)
             if container.attached:
-                self.tell(Kind.EXIT, container.id, summary)
-            container.dispose(keep_files=keep_files)
+                self.tell(Kind.EXIT, container.id, summary)  # before whoever waits for the end is answered
+            container.dispose(keep_files=self.registry.ended(container, summary))
             recipe = container.recipe
-            if recipe.key and not recipe.bare and not recipe.once and container.attached:
+            if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:
                 self._parked.replenish(recipe)
 
     def staging_of(self, plan: Plan) -> str:

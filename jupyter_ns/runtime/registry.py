@@ -301,7 +301,7 @@ class Registry:
             self._answer(made.record, "start")
         if made.attached and made.detached:
             self.engine.tell(Kind.REPLY, made.id, True)
-            made.attached = False
+            made.attached = made.spec.python  # what a cell sends back is still awaited
 
     def cancel(self, request: str) -> None:
         """Whoever sent this request waits no longer."""

@@ -182,3 +182,56 @@ def test_volumes_from_nobody(docker: Docker) -> None:
     with pytest.raises(UsageError, match="expected CONTAINER"):
         docker("run --volumes-from nobody:rx host true")
     assert ask("list") == []
+
+
+# ---- cells in the background ----
+
+
+@pytest.fixture
+def cells(docker: Docker, zygote: None) -> Docker:
+    return docker
+
+
+def test_a_python_cell_in_the_background(cells: Docker) -> None:
+    shell = cells.shell
+    shell.user_ns["n"] = 20
+    waits = "while not os.path.exists('/tmp/go'): time.sleep(0.02)"
+    source = f"import os, time\nprint('begun')\n{waits}\ntotal = n + 1\nn"
+    identity = cells("-d --name job --out total", source, magic="container").strip()
+    assert cells("ps -q --no-trunc").strip() == identity
+    assert soon(lambda: cells("logs job") == "begun\n")
+    assert "total" not in shell.user_ns
+    cells("exec job touch /tmp/go")
+    assert cells("wait job") == "0\n"
+    container = shell.user_ns["_container"]
+    assert (shell.user_ns["total"], container.value, container.status) == (21, 20, "exited")
+    assert container.reload().stdout == cells("logs job") == "begun\n20\n"
+    with pytest.raises(UsageError, match="a Python cell runs once"):
+        cells("start job")
+
+
+def test_its_results_are_there_before_the_next_cell(cells: Docker) -> None:
+    cells("-d --name job --out y", "y = 'done'", magic="container")
+    assert soon(
+        lambda: cells.shell.run_cell("seen = globals().get('y')").success and cells.shell.user_ns["seen"] == "done"
+    )
+    assert not [f for f in cells.shell.events.callbacks["pre_run_cell"] if "background" in f.__module__]
+
+
+def test_what_it_shows_is_text_in_its_logs(cells: Docker, capsys: pytest.CaptureFixture[str]) -> None:
+    shows = "from IPython.display import HTML\ndisplay(HTML('<b>x</b>'))"
+    source = f"{shows}\ntry: input('?')\nexcept EOFError as e: print(e)\n1 / 0"
+    cells("-d --name job --out y", source, magic="container")
+    assert cells("wait job") == "1\n"
+    logs = cells("logs job 2>&1")
+    assert "<IPython.core.display.HTML object>\nnobody can be asked" in logs
+    assert "ZeroDivisionError: division by zero" in logs and "\x1b" not in logs
+    cells.shell.run_cell("pass")
+    assert "y" not in cells.shell.user_ns
+
+
+def test_a_large_result_waits_for_the_notebook(cells: Docker) -> None:
+    cells("-d --name job --out y", "y = bytes(40_000_000)\nprint('made')", magic="container")
+    assert soon(lambda: "made" in cells("logs job"))
+    assert cells("wait job") == "0\n"
+    assert len(cells.shell.user_ns["y"]) == 40_000_000
