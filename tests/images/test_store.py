@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from jupyter_ns.errors import ContainerError, ImageError, UsageError
 from jupyter_ns.images import archive as archives
 from jupyter_ns.images.make import add_image, layer_media_type, new_config
+from jupyter_ns.images.record import Image, Layer
 from jupyter_ns.images.reference import parse_reference
-from jupyter_ns.images.store import Image, Layer, Store
+from jupyter_ns.images.store import Store
 
 
 @pytest.fixture

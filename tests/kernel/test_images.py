@@ -17,8 +17,9 @@ from jupyter_ns.errors import ImageError, SetupError, UnsupportedError, UsageErr
 from jupyter_ns.images import archive, volumes
 from jupyter_ns.images.base import make_busybox
 from jupyter_ns.images.make import OCI_LAYER, add_image, new_config
+from jupyter_ns.images.record import Layer, digest_of
 from jupyter_ns.images.reference import parse_reference
-from jupyter_ns.images.store import Layer, Store, digest_of
+from jupyter_ns.images.store import Store
 from jupyter_ns.runner import Run, Sink
 from jupyter_ns.spec import ContainerSpec, Mount
 

@@ -19,8 +19,9 @@ import jupyter_ns
 from jupyter_ns.images import archive
 from jupyter_ns.images.base import make_busybox
 from jupyter_ns.images.make import OCI_LAYER, add_image, new_config
+from jupyter_ns.images.record import Layer
 from jupyter_ns.images.reference import parse_reference
-from jupyter_ns.images.store import Layer, Store
+from jupyter_ns.images.store import Store
 
 NOBODY = 65534
 AS_NOBODY = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")

@@ -25,7 +25,7 @@ from ...runtime.inputs import resolve_inputs
 from ...spec import ContainerSpec
 from .console import Console
 from .grammar import Command, Flag, Parsed
-from .images import output
+from .transfers import output
 
 
 class _Subject(NamedTuple):

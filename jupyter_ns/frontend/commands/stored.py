@@ -6,7 +6,8 @@ from ...errors import UsageError
 from ...images import elsewhere
 from .console import Console
 from .grammar import Command, parse
-from .images import IMAGES, let_go
+from .image_table import IMAGES
+from .images import let_go
 from .storage import STORAGE
 
 STORED: dict[str, Command] = {command.name: command for command in (*IMAGES, *STORAGE)}
