@@ -168,6 +168,35 @@ def test_events(docker: Docker) -> None:
     assert lines == ["create", "start", "die", "destroy"]
 
 
+def test_what_has_ended_is_counted_and_pruned(docker: Docker) -> None:
+    docker("run -d --name web host sleep 1000")
+    docker("run --name done host sh -c 'echo x > /root/f'")
+    assert docker("info").split("Images")[0].split()[1:] == [
+        "Containers:",
+        "2",
+        "Running:",
+        "1",
+        "Paused:",
+        "0",
+        "Stopped:",
+        "1",
+    ]
+    rows = docker("system df -v").split("Containers space usage (in memory):")[1].splitlines()
+    assert [row.split()[-1] for row in rows[2:5]] == ["NAMES", "done", "web"]
+    identity = ask("inspect", of="done")["id"]
+    assert docker("container prune -f").startswith(f"Deleted Containers:\n{identity}\n\nTotal reclaimed space: ")
+    docker("run --name done host true")
+    assert docker("system prune -f").startswith("Deleted Containers:\n")
+    assert docker("ps -a --format '{{.Names}}'") == "web\n"
+
+
+def test_a_shell_with_nothing_to_read_says_where_its_lines_go(
+    docker: Docker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker.shell.run_line_magic("docker", "run -it --rm host sh")
+    assert "below it what it is to read" in capsys.readouterr().err
+
+
 def test_run_waits_and_keeps_unless_told(docker: Docker) -> None:
     assert docker("run --name kept host echo hi") == "hi\n"
     assert docker("logs kept") == "hi\n"

@@ -59,7 +59,7 @@ def test_options_stand_anywhere_but_in_exec() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["frob"], "'frob' is not a docker command; there are: attach, build, commit, cp, diff"),
+        (["frob"], "'frob' is not a docker command; there are: attach, build, commit, container prune, cp, diff"),
         (["stap", "x"], "did you mean stop"),
         (["pull"], "requires 1 argument"),
         (["stop"], "requires at least 1 argument"),
@@ -316,7 +316,10 @@ def test_a_moment_before_now() -> None:
 
 def test_inspect_has_dockers_names() -> None:
     spec = ContainerSpec(
-        argv=("sleep", "9"), name="web", limits=Limits(memory_bytes=64 << 20, nano_cpus=500_000_000, pids_limit=9)
+        argv=("sleep", "9"),
+        name="web",
+        environment=(("A", "0"), ("B", "2"), ("A", "1"), ("B", None)),
+        limits=Limits(memory_bytes=64 << 20, nano_cpus=500_000_000, pids_limit=9),
     )
     data = ROW | {
         "spec": spec.to_dict(),
@@ -326,7 +329,6 @@ def test_inspect_has_dockers_names() -> None:
         "restart_count": 1,
         "remove": False,
         "detached": True,
-        "environment": ["A=1"],
         "weakened": [],
     }
     shaped = docker_json(data)
