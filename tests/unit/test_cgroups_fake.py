@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_ns.cgroups import alike, (
+from jupyter_ns.cgroups import (
     Base,
     CgroupFacts,
     Manager,
     Sampler,
+    alike,
     detect,
     devices,
     disks,
