@@ -227,7 +227,7 @@ def image_json(store: Store, image: Image) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": [f"{n.familiar}:{n.tag}" for n in names],
         "RepoDigests": sorted({f"{n.familiar}@{image.manifest}" for n in names}),
-        "Parent": "",
+        "Parent": image.base,
         "Comment": "",
         "Created": image.config.get("created", ""),
         "DockerVersion": "",
