@@ -60,12 +60,14 @@ def prepare(spec: ContainerSpec, say: Say) -> Prepared:
         if spec.keep:
             raise UsageError("--keep brings files out to the host's own, and cannot do so from an image; use -v")
         store = Store()
-        if spec.python and not _over_host(store, spec.image):
+        image = _found(store, spec.image) if spec.python else None
+        if image is None and not spec.python:
+            image = obtain(store, spec.image, pull=spec.pull, platform=spec.platform, say=say)
+        if image is None or (spec.python and image.base != HOST):
             raise UnsupportedError(
                 f"--image {spec.image}: a cell of Python runs in this notebook's own Python, which is not in an image; "
                 f"name a program of the image: `%%container --image {spec.image} sh`"
             )
-        image = obtain(store, spec.image, pull=spec.pull, platform=spec.platform, say=say)
         directories = store.lower_directories(image)
         spec = apply(spec, image.runtime, over_host=image.base == HOST)
         request = {
@@ -90,12 +92,12 @@ def prepare(spec: ContainerSpec, say: Say) -> Prepared:
     return Prepared(spec, request)
 
 
-def _over_host(store: Store, name: str) -> bool:
-    """Whether an image is here that lies on this machine's own files."""
+def _found(store: Store, name: str) -> Image | None:
+    """Find an image that is here."""
     try:
-        return store.find(name).base == HOST
+        return store.find(name)
     except ImageError:
-        return False
+        return None
 
 
 def apply(spec: ContainerSpec, config: dict[str, Any], *, over_host: bool = False) -> ContainerSpec:
