@@ -44,6 +44,8 @@ from .supervised import HIGH_WATER, Supervised, make_pipes
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
+HEAP_LOOKS = 256
+"""Containers from one look at the engine's heap to the next."""
 
 
 class Engine:
@@ -76,6 +78,8 @@ class Engine:
         self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
+        self._heap_ranges: list[tuple[int, int]] = []
+        self._spawned = 0
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
@@ -331,7 +335,9 @@ class Engine:
                 into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
                 with made.around_clone():
-                    pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
+                    pid, pidfd = core.spawn(
+                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
+                    )
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
             made.watch_cgroup()
@@ -341,6 +347,13 @@ class Engine:
         finally:
             for fd in child.values():
                 os.close(fd)
+
+    def _heap(self) -> list[tuple[int, int]]:
+        """Return what a child is made without; looked at anew now and then, for it grows."""
+        if self._spawned % HEAP_LOOKS == 0:
+            self._heap_ranges = core.heap_ranges()
+        self._spawned += 1
+        return self._heap_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
         pid, status, _ = os.wait4(container.pid, os.WNOHANG)
