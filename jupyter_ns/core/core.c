@@ -159,26 +159,24 @@ static int step_is_sound(const jns_step *step, uint64_t size)
     return step->op != JNS_LINK_UP || step->s[0];
 }
 
-/* Memory of its own, outside of the heap that a child does without; where the sanitizer watches, the heap. */
+/* Memory of its own, outside of the heap that a child does without. */
+#ifndef __SANITIZE_ADDRESS__
 static unsigned char *image_new(uint64_t size)
 {
-#ifdef __SANITIZE_ADDRESS__
-    return malloc(size);
-#else
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return p == MAP_FAILED ? NULL : p;
-#endif
 }
 
 static void image_free(unsigned char *image, uint64_t size)
 {
-#ifdef __SANITIZE_ADDRESS__
-    (void)size;
-    free(image);
-#else
     (void)munmap(image, size);
-#endif
 }
+#else /* it watches malloc's memory, and the child's code needs the sanitizer's own */
+#undef MADV_DONTFORK
+#define MADV_DONTFORK MADV_NORMAL
+#define image_new(size) malloc(size)
+#define image_free(image, size) free(image)
+#endif
 
 /* Copy the image and check every offset, so that the child need not. The image ends in NUL,
  * so every string in it is terminated. */
