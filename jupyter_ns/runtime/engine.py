@@ -36,11 +36,11 @@ from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
 from .private import open_map, probe_private, write_maps
-from .protocol import CHUNK, Kind, Outgoing, Stream
+from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
 from .setup import prepare_host
-from .supervised import HIGH_WATER, Supervised, make_pipes
+from .supervised import Supervised, make_pipes
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
@@ -190,7 +190,7 @@ class Engine:
 
     def _on_kernel(self) -> None:
         try:
-            data = self.sock.recv(4 * CHUNK)
+            data = self.sock.recv(CHUNK)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -235,6 +235,7 @@ class Engine:
         if made is None:
             made = self._build(container, recipe)
         made.id = container
+        made.let_go()
         self.containers[container] = made
         self.registry.enter(made, life, name, request)
         made.unpark()
@@ -417,13 +418,11 @@ class Engine:
             for fd, handler in paused.items():
                 self.watch(fd, handler)
 
-    def tell_started(self, c: Supervised) -> None:
-        """Say that a container's payload is about to run."""
-        self.registry.started(c)
+    def introduction(self, c: Supervised) -> dict[str, Any]:
+        """Return what the kernel is told of a container that stands ready."""
         records = [[r.name, r.requested, r.effective, r.file] for r in c.cgroup.records]
         payload = {
             "id": c.container_id,
-            "name": c.record.name if c.record is not None else "",
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
@@ -435,8 +434,14 @@ class Engine:
             payload["joined"] = [path.replace(STAND_IN, c.container_id[:12]) for path in c.plan.cgroup_join]
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
+        return payload
+
+    def tell_started(self, c: Supervised) -> None:
+        """Say that a container's payload is about to run."""
+        self.registry.started(c)
         if c.attached:
-            self.tell(Kind.STARTED, c.id, payload)
+            name = c.record.name if c.record is not None else ""
+            self.tell(Kind.STARTED, c.id, (c.introduction or self.introduction(c)) | {"name": name})
 
     def tell_sample(self, c: Supervised, sample: list[Any]) -> None:
         """Pass on a sample, unless the kernel is behind; that of a detached container is kept here."""

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from .recipes import Recipe
     from .registry import Record
 
-HIGH_WATER = 4 * CHUNK
 IDLE_INTERVALS = 8
 
 
@@ -132,6 +131,8 @@ class Supervised:
     status: int | None = None
     exec_errno: int = 0
     namespaces: dict[str, int] = field(default_factory=dict)
+    introduction: dict[str, Any] = field(default_factory=dict)
+    """`Engine.introduction`, of a parked one."""
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
     base_levels: list[Level] = field(default_factory=list)
@@ -203,7 +204,8 @@ class Supervised:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, BrokenPipeError):
                 self._at_wait(str(self.plan.steps[report.step].args[0]))
             if self.state == "ready" and not self.parked:
-                self.release()
+                self.let_go()
+                self.follow()
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
         elif self.plan.steps[report.step].op is Op.EXEC:
@@ -247,19 +249,25 @@ class Supervised:
             self.base_levels = self.cgroup.levels("memory")
         self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.state = "ready"
+        if self.parked:
+            self.introduction = self.engine.introduction(self)
+
+    def let_go(self) -> None:
+        """Let the child go on to its payload, if it stands ready."""
+        if self.state == "ready":
+            self.state = "running"
+            self.started = time.monotonic()
+            with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
+                os.write(self.ends.go, b"g")
 
     def unpark(self) -> None:
-        """The payload is wanted: let go now, or as soon as the container is ready."""
+        """The payload is wanted: follow it now, if it has been let go, or as soon as the container is ready."""
         self.parked = False
-        if self.state == "ready":
-            self.release()
+        if self.state == "running":
+            self.follow()
 
-    def release(self) -> None:
-        """Let a ready child go on to its payload."""
-        self.state = "running"
-        self.started = time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
-            os.write(self.ends.go, b"g")
+    def follow(self) -> None:
+        """Tell of the payload that has been let go, and read what it writes."""
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         if self.ends.stderr >= 0:  # a terminal has one output
