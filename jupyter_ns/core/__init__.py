@@ -16,12 +16,12 @@ if not sys.platform.startswith("linux"):
 
 from ._core import ffi, lib  # type: ignore[import-not-found]
 
-FAILED, WAITING, RUNNING = lib.JNS_FAILED, lib.JNS_WAITING, lib.JNS_RUNNING
+FAILED, WAITING, RUNNING, DONE = lib.JNS_FAILED, lib.JNS_WAITING, lib.JNS_RUNNING, lib.JNS_DONE
 REPORT = struct.Struct("<4i")
 
 
 class Report(NamedTuple):
-    """What a child said on its report pipe: ``phase`` is `FAILED`, `WAITING` or `RUNNING`."""
+    """What a child said on its report pipe: ``phase`` is `FAILED`, `WAITING`, `RUNNING` or `DONE`."""
 
     phase: int
     step: int

@@ -47,7 +47,7 @@ enum jns_op {
 };
 
 /* Phases of a report. */
-enum { JNS_FAILED = 1, JNS_WAITING = 2, JNS_RUNNING = 3 };
+enum { JNS_FAILED = 1, JNS_WAITING = 2, JNS_RUNNING = 3, JNS_DONE = 4 };
 
 enum { JNS_MAX_STEPS = 4096 };
 
@@ -58,7 +58,8 @@ typedef struct {
     uint32_t s[4];
 } jns_step;
 
-/* Sixteen bytes, written at once. JNS_RUNNING is followed by `step` int64 times (ns). */
+/* Sixteen bytes, written at once. JNS_RUNNING is followed by `step` int64 times (ns).
+ * JNS_DONE comes from a Python cell, which is about to end with exit code `step`. */
 typedef struct {
     int32_t phase;
     int32_t step;

@@ -450,6 +450,11 @@ class Engine:
         elif self._out.size < HIGH_WATER:
             self.tell(Kind.SAMPLE, c.id, sample)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether much waits for the kernel to take it."""
+        return self._out.size > HIGH_WATER // 2
+
     def hold_back(self, fd: int, handler: Callable[[], None]) -> bool:
         """Stop reading `fd` while the kernel is slow to take what we have; return whether it is."""
         if self._out.size < HIGH_WATER:
