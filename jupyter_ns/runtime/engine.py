@@ -80,6 +80,8 @@ class Engine:
         self._zygote: ZygoteClient | None = None
         self._heap_ranges: list[tuple[int, int]] = []
         self._spawned = 0
+        self._leaving = 0
+        self._syncs: list[str] = []
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
@@ -255,9 +257,16 @@ class Engine:
         self.zygote.preload(modules)
 
     def _on_sync(self, container: str, _: Any) -> None:
-        """Give back what is only held ready, then answer."""
+        """Give back what is only held ready, then answer, once every process that has said it is done has gone."""
         self._parked.drop()
-        self.tell(Kind.REPLY, container, True)
+        self._syncs.append(container)
+        self.leave(0)
+
+    def leave(self, change: int) -> None:
+        """Count a process that is still to go (1), or has gone (-1)."""
+        self._leaving += change
+        while not self._leaving and self._syncs:
+            self.tell(Kind.REPLY, self._syncs.pop(), True)
 
     @property
     def groups(self) -> Collection[str]:

@@ -498,6 +498,7 @@ class Supervised:
         if self.leaving:
             self.leaving = False
             self.dispose(keep_files=self.keep_files)
+            self.engine.leave(-1)
             return
         self.status = status
         if "pid" not in self.namespaces or "pid" in self.spec.without:
@@ -515,6 +516,7 @@ class Supervised:
             return
         self.send_signal(signal.SIGKILL)  # who says so ends
         self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
+        self.engine.leave(1)
         for _ in range(PIECES):
             if self.ends.channel is None or not is_readable(self.ends.channel):
                 break
