@@ -178,34 +178,39 @@ static void image_free(unsigned char *image, uint64_t size)
 #define image_free(image, size) free(image)
 #endif
 
-/* Copy the image and check every offset, so that the child need not. The image ends in NUL,
- * so every string in it is terminated. */
+/* Take up an image of our own: check every offset, so that nobody need later. It ends in NUL, so every string
+ * in it is terminated. */
+static int take_up(unsigned char *image, uint64_t size, uint32_t count)
+{
+    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 || image[size - 1] != 0)
+        return -EINVAL;
+    const jns_step *steps = (const jns_step *)(void *)image;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!step_is_sound(&steps[i], size))
+            return -EINVAL;
+        if (steps[i].op == JNS_EXEC)
+            for (int k = 0; k < 3; k++)
+                if (relocate_list(image, size, count * (uint32_t)sizeof(jns_step), steps[i].s[k]))
+                    return -EINVAL;
+    }
+    the_run.image = image;
+    the_run.steps = steps;
+    the_run.count = count;
+    return 0;
+}
+
 static int prepare(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd)
 {
-    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 ||
-        ((const char *)image)[size - 1] != 0)
-        return -EINVAL;
-    the_run.image = image_new(size);
-    if (!the_run.image)
+    unsigned char *copy = image_new(size);
+    if (!copy)
         return -ENOMEM;
-    memcpy(the_run.image, image, size);
-    the_run.steps = (const jns_step *)(void *)the_run.image;
-    the_run.count = count;
+    memcpy(copy, image, size);
+    int r = take_up(copy, size, count);
+    if (r < 0)
+        image_free(copy, size);
     the_run.report_fd = report_fd;
     the_run.go_fd = go_fd;
-    for (uint32_t i = 0; i < count; i++) {
-        const jns_step *step = &the_run.steps[i];
-        if (!step_is_sound(step, size))
-            goto invalid;
-        if (step->op == JNS_EXEC)
-            for (int k = 0; k < 3; k++)
-                if (relocate_list(the_run.image, size, count * (uint32_t)sizeof(jns_step), step->s[k]))
-                    goto invalid;
-    }
-    return 0;
-invalid:
-    image_free(the_run.image, size);
-    return -EINVAL;
+    return r;
 }
 
 /* ---- after clone3: raw system calls only ---- */
@@ -265,17 +270,38 @@ static int setns_path(const char *path, int64_t type)
     return r;
 }
 
-static int wait_go(int step)
+static void hear(void *data, uint64_t size)
+{
+    for (uint64_t at = 0; at < size;) {
+        int64_t n = read(the_run.go_fd, (char *)data + at, size - at);
+        if (n == 0 || (n < 0 && errno != EINTR))
+            _exit(125); /* the engine let go of us */
+        at += n > 0 ? (uint64_t)n : 0;
+    }
+}
+
+static void wait_go(int step)
 {
     char byte;
-    int64_t n;
     report(JNS_WAITING, step, 0);
-    do
-        n = read(the_run.go_fd, &byte, 1);
-    while (n < 0 && errno == EINTR);
-    if (n == 0)
-        _exit(125); /* the engine let go of us */
-    return n < 0 ? -1 : 0;
+    hear(&byte, 1);
+}
+
+/* Wait for a plan, and go on with it in place of this one. */
+static int wait_plan(int step)
+{
+    struct {
+        uint64_t size;
+        uint64_t count;
+    } header;
+    report(JNS_WAITING, step, 0);
+    hear(&header, sizeof header);
+    unsigned char *image = image_new(header.size);
+    if (!image)
+        return -1;
+    hear(image, header.size);
+    errno = -take_up(image, header.size, (uint32_t)header.count);
+    return errno ? -1 : 0;
 }
 
 static int drop_bounding(uint64_t keep, int64_t last)
@@ -482,7 +508,10 @@ static int perform(const jns_step *step, int index)
     case JNS_SETNS_PATH:
         return setns_path(s[0], n[0]);
     case JNS_WAIT:
-        return wait_go(index);
+        wait_go(index);
+        return 0;
+    case JNS_PLAN:
+        return wait_plan(index);
     case JNS_PRCTL:
         return prctl((int)n[0], n[1], n[2], n[3], n[4]);
     case JNS_BOUNDING:
@@ -542,7 +571,7 @@ static int perform(const jns_step *step, int index)
     }
 }
 
-/* Walk the steps from `first` up to `end`. Returns the index of the one that failed, having reported it; else `end`. */
+/* Walk the steps from `first` up to `end`; those of a plan that comes meanwhile, from its first. Returns the index of the one that failed, having reported it; else `end`. */
 static uint32_t walk(uint32_t first, uint32_t end)
 {
     int64_t before = now_ns();
@@ -553,6 +582,8 @@ static uint32_t walk(uint32_t first, uint32_t end)
             return i;
         }
         int64_t after = now_ns();
+        if (step->op == JNS_PLAN)
+            return walk(0, the_run.count);
         the_run.running.times[i] = after - before;
         before = after;
     }

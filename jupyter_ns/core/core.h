@@ -43,7 +43,8 @@ enum jns_op {
     JNS_FSIDS = 36,     /* n0 uid, n1 gid                                         setfsuid(2), setfsgid(2); capabilities stay */
     JNS_CLOSE = 37,     /* n0 fd                                                  close(2) */
     JNS_CHOWN = 38,     /* s0 path, n0 owner, n1 group                            chown(2) */
-    JNS_CTTY = 39       /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
+    JNS_CTTY = 39,      /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
+    JNS_PLAN = 40       /* s0 label                         report, read uint64 size, uint64 count, image; go on with it */
 };
 
 /* Phases of a report. */

@@ -63,6 +63,7 @@ class Op(IntEnum):
     CLOSE = 37
     CHOWN = 38
     CTTY = 39
+    PLAN = 40
 
 
 MOUNT_FLAGS = {
@@ -184,6 +185,7 @@ OPS: dict[Op, OpInfo] = {
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
     Op.CHOWN: OpInfo("chown", "chown(2)", "snn", ("path", "owner", "group")),
     Op.CTTY: OpInfo("ioctl(0, TIOCSCTTY)", "tty_ioctl(4)", "", ()),
+    Op.PLAN: OpInfo("read", "pipe(7)", "s", ("plan",)),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
     Op.IDMAP: OpInfo(
         "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")

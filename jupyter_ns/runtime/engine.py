@@ -25,12 +25,15 @@ from typing import Any
 
 from .. import core, namespaces
 from ..cgroups import Cgroup, Manager, NoManager, collect_stale, engine_key
+from ..cgroups.devices import ALL
+from ..cgroups.facts import changed
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
-from ..spec import ContainerSpec
+from ..spec import ContainerSpec, Limits
 from . import commands, protocol
+from .blank import become
 from .entering import enter_container, start_again
 from .groups import answer
 from .inputs import limits_of
@@ -82,6 +85,7 @@ class Engine:
         self._spawned = 0
         self._leaving = 0
         self._syncs: list[str] = []
+        self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
@@ -291,15 +295,20 @@ class Engine:
         return self._private_facts
 
     def _join_files(self, spec: ContainerSpec, in_zygote: bool) -> tuple[str, ...]:
-        """Learn, from a cgroup made for a moment, how a child joins one; this also tries the limits.
+        """Learn, from a cgroup made for a moment, how a child joins one with limits of these kinds.
 
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
-        cgroup = self.new_cgroup(STAND_IN, spec)
-        try:
-            return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
-        finally:
-            cgroup.remove()
+        limits = limits_of(spec, self.facts)
+        rules = ALL if ALL in limits.device_rules else bool(limits.device_rules)
+        kind = changed(limits, Limits()), rules, in_zygote
+        if kind not in self._joins or spec.cgroup_parent:  # a group may be made anew, with other limits
+            cgroup = self.new_cgroup(STAND_IN, spec)
+            try:
+                self._joins[kind] = cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
+            finally:
+                cgroup.remove()
+        return self._joins[kind]
 
     def new_cgroup(self, name: str, spec: ContainerSpec) -> Cgroup:
         """Make a container's cgroup, with its limits.
@@ -320,6 +329,14 @@ class Engine:
         OSError
             As clone3(2) and cgroups(7); nothing stays.
         """
+        blank = None if parked else self._parked.take_blank(recipe)
+        if blank is not None:
+            try:
+                become(blank, recipe)
+            except BaseException:
+                blank.discard()
+                raise
+            return blank
         cgroup = self.new_cgroup(container, recipe.spec)
         ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)

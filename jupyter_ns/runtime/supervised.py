@@ -1,7 +1,7 @@
 """One container as the engine sees it: its descriptors, its states, its end.
 
-States: *building* (the child walks its plan) → *ready* (parked at the last wait) →
-*running* → *ended* (PID 1 is reaped, streams are being drained) → finalised.
+States: *blank* (the child has no plan yet: `.blank`) → *building* (it walks its plan) → *ready* (parked at
+the last wait) → *running* → *ended* (PID 1 is reaped, streams are being drained) → finalised.
 """
 
 from __future__ import annotations
@@ -236,6 +236,9 @@ class Supervised:
             self.engine.write_id_maps(self.pid)
         elif label == "layer":
             self._hold_layer()
+        elif label == "plan":
+            self.state = "blank"
+            return
         elif label == "go":
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             self._on_ready()

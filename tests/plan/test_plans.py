@@ -172,7 +172,7 @@ def test_the_table_is_the_same_in_c() -> None:
         assert getattr(core.lib, f"JNS_{op.name}") == op
     assert set(OPS) == set(Op)
     in_c = {name for name in dir(core.lib) if name.startswith("JNS_")}
-    phases = {"JNS_FAILED", "JNS_WAITING", "JNS_RUNNING", "JNS_MAX_STEPS"}
+    phases = {"JNS_FAILED", "JNS_WAITING", "JNS_RUNNING", "JNS_DONE", "JNS_MAX_STEPS"}
     assert in_c - phases == {f"JNS_{op.name}" for op in Op}
 
 
