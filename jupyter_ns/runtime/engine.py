@@ -301,7 +301,7 @@ class Engine:
         """
         limits = limits_of(spec, self.facts)
         rules = ALL if ALL in limits.device_rules else bool(limits.device_rules)
-        kind = changed(limits, Limits()), rules, in_zygote
+        kind = changed(limits, Limits()), rules, spec.cgroup_parent, in_zygote
         if kind not in self._joins or spec.cgroup_parent:  # a group may be made anew, with other limits
             cgroup = self.new_cgroup(STAND_IN, spec)
             try:

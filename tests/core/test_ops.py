@@ -509,7 +509,7 @@ def test_plan_goes_on_with_the_plan_that_comes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [lambda image: image[:-2], lambda image: b"\xff" * 128 + image[128:]])
 def test_a_plan_that_does_not_hold_together_is_refused(damage: Callable[[bytes], bytes]) -> None:
     plan = Plan(0, (Step(Op.CHDIR, ("/",)), Step(Op.EXEC, (("/bin/true",), ("true",), ("A=1",)))))
-    with blank() as (pid, read, release):
+    with blank() as (_, read, release):
         core.hand_plan(release, damage(plan.image({})), len(plan.steps))
         assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)
         assert core.read_report(read) is None
