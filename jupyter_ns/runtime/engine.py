@@ -42,7 +42,7 @@ from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
-from .setup import prepare_host
+from .setup import Mounts, look_again, prepare_host
 from .supervised import Supervised, make_pipes
 from .zygote_client import ZygoteClient
 
@@ -82,6 +82,7 @@ class Engine:
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
         self._heap_ranges: list[tuple[int, int]] = []
+        self._mounts: Mounts | None = None
         self._spawned = 0
         self._leaving = 0
         self._syncs: list[str] = []
@@ -223,17 +224,31 @@ class Engine:
             raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
         self._hello = hello
         facts, cgroups = prepare_host()
+        self._mounts = Mounts()
         if self._guest:
             facts = replace(facts, guest=self._guest, namespace_ids=namespaces.read())
         self._facts = facts
         collect_stale(cgroups)
         self._manager = Manager(cgroups, engine_key()) if cgroups.version else NoManager(cgroups)
+        self._tell_facts()
+
+    def _tell_facts(self) -> None:
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
+
+    def _look_at_mounts(self) -> None:
+        """Learn the host anew where its mounts have changed: containers are made of them."""
+        assert self._mounts is not None and self._manager is not None
+        if self._mounts.have_changed():
+            self._parked.drop()
+            self._recipes.clear()
+            self._facts, self._private_facts = look_again(self.facts, self._manager.facts), None
+            self._tell_facts()
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
         if "enter" in request:
             enter_container(self, container, request)
             return
+        self._look_at_mounts()
         life = Life(**request.pop("life", {}))
         name = self.registry.free_name(life)
         recipe = self._recipes.get(request, self._facts_for, self._join_files)

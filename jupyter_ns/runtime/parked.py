@@ -2,14 +2,13 @@
 
 After a run, the next one in the same words is likely, so one is built for it, once the kernel has had
 time to show the first. It is as fresh as one built on demand: nothing has run in it, it is used once, and
-it is dropped when the host's mounts change, when a directory that it stands on is another by now, when
+it is dropped when the host's mounts change (`Engine`), when a directory that it stands on is another by now, when
 the zygote has learnt new modules, and after `KEEP_S` seconds.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -59,15 +58,9 @@ class Parked:
         self._wanted: dict[bytes, tuple[Recipe, float]] = {}
         self._blank: Supervised | None = None
         self._blank_until = 0.0
-        # proc_pid_mounts(5): the file polls as an exceptional condition once mounts have changed.
-        self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(self._mounts, select.POLLPRI)
 
     def take(self, recipe: Recipe) -> Supervised | None:
         """Take the container that waits for this request, if there is one."""
-        if self._poll.poll(0):
-            self.drop()
         self._wanted.pop(recipe.key, None)
         found = self._waiting.pop(recipe.key, None)
         if found is None:

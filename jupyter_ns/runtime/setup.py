@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import subprocess
 from dataclasses import replace
 
@@ -40,6 +41,27 @@ def prepare_host() -> tuple[HostFacts, CgroupFacts]:
         cgroup = replace(cgroup, unavailable=reasons)
     facts = probe(rootless=rootless, uid=uid, gid=gid, id_ranges=id_ranges, cgroup=cgroup)
     return replace(facts, private_ids=private_ids(), nofile=raise_open_files()), cgroup
+
+
+def look_again(facts: HostFacts, cgroup: CgroupFacts) -> HostFacts:
+    """Probe once more what the host can do, after its mounts have changed."""
+    anew = probe(rootless=facts.rootless, uid=facts.uid, gid=facts.gid, id_ranges=facts.id_ranges, cgroup=cgroup)
+    kept = ("private_ids", "nofile", "guest", "namespace_ids")
+    return replace(anew, **{name: getattr(facts, name) for name in kept})
+
+
+class Mounts:
+    """Tells whether this mount namespace has changed since it was asked last."""
+
+    def __init__(self) -> None:
+        # proc_pid_mounts(5): the file polls as an exceptional condition once mounts have changed.
+        self._file = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLPRI)
+
+    def have_changed(self) -> bool:
+        """Whether they have."""
+        return bool(self._poll.poll(0))
 
 
 def raise_open_files() -> tuple[int, int]:

@@ -265,12 +265,12 @@ class Supervised:
         self.cgroup.watch(self.pid)
         if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
-        self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
             self.base_levels = self.cgroup.levels("memory")
         self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.state = "ready"
         if self.parked:
+            self.base_sample = self._take_sample()
             self.introduction = self.engine.introduction(self)
 
     def let_go(self) -> None:
@@ -289,6 +289,8 @@ class Supervised:
 
     def follow(self) -> None:
         """Tell of the payload that has been let go, and read what it writes."""
+        if self.base_sample is None and self.sampler is not None:
+            self.base_sample = self._take_sample()  # it has used next to nothing by now
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         if self.ends.stderr >= 0:  # a terminal has one output
