@@ -47,6 +47,7 @@ from .supervised import Supervised, make_pipes
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
+UNSENT_S = 0.003
 HEAP_LOOKS = 256
 """Containers from one look at the engine's heap to the next."""
 
@@ -84,6 +85,7 @@ class Engine:
         self._heap_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
         self._spawned = 0
+        self._unsent = False
         self._leaving = 0
         self._syncs: list[str] = []
         self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
@@ -159,9 +161,15 @@ class Engine:
         """Serve until the kernel goes away, then leave nothing behind."""
         try:
             while self._running:
-                for key, mask in self._selector.select(self._do_what_is_due()):
+                left_s = self._do_what_is_due()
+                if self._unsent:
+                    left_s = UNSENT_S if left_s is None else min(left_s, UNSENT_S)
+                ready = self._selector.select(left_s)
+                for key, mask in ready:
                     self._dispatch(key.fd, mask)
                 self._finalise_ended()
+                if self._unsent and not ready:
+                    self._flush()
         finally:
             self._shut_down()
 
@@ -447,7 +455,13 @@ class Engine:
         self._out.put(protocol.encode(kind, container, payload))
         self._flush()
 
+    def tell_soon(self, kind: Kind, container: str, payload: Any) -> None:
+        """Queue a frame that goes with the next one, or after `UNSENT_S`: the kernel wakes up once for both."""
+        self._out.put(protocol.encode(kind, container, payload))
+        self._unsent = True
+
     def _flush(self) -> None:
+        self._unsent = False
         try:
             empty = self._out.flush(self.sock)
         except (BrokenPipeError, ConnectionResetError):
@@ -482,7 +496,8 @@ class Engine:
         self.registry.started(c)
         if c.attached:
             name = c.record.name if c.record is not None else ""
-            self.tell(Kind.STARTED, c.id, (c.introduction or self.introduction(c)) | {"name": name})
+            tell = self.tell if c.recipe.bare else self.tell_soon  # the kernel forks itself into a bare one
+            tell(Kind.STARTED, c.id, (c.introduction or self.introduction(c)) | {"name": name})
 
     def tell_sample(self, c: Supervised, sample: list[Any]) -> None:
         """Pass on a sample, unless the kernel is behind; that of a detached container is kept here."""
