@@ -14,6 +14,9 @@ from .plan import Plan, PlanInputs
 from .spec import ContainerSpec, LimitRecord
 from .usage import Usage
 
+REFUSED = "refused"
+"""The `Container.reason` of what never ran, as this machine cannot."""
+
 
 class Change(NamedTuple):
     """A path that a container added (``A``), changed (``C``) or deleted (``D``)."""
@@ -44,7 +47,7 @@ class Container:
     exit_code : int or None
         As Docker's: 125 to 127, 128 + signal, else the program's own.
     reason : str
-        ``exited``, ``oom``, ``timeout``, ``killed`` or ``interrupted``.
+        ``exited``, ``oom``, ``timeout``, ``killed``, ``interrupted`` or ``refused``: this machine cannot.
     stdout, stderr : str
         Bounded; a truncation is said in the text.
     value : object

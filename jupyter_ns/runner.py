@@ -21,8 +21,8 @@ from typing import Any
 
 from . import namespaces
 from .client import EngineClient
-from .container import Change, Container, OOMLimit
-from .errors import EngineError, TransferError, UsageError, from_dict
+from .container import REFUSED, Change, Container, OOMLimit
+from .errors import EngineError, TransferError, UnsupportedError, UsageError, from_dict
 from .host import HostFacts
 from .namespaces import NamespaceID
 from .plan import Plan, PlanInputs
@@ -242,6 +242,8 @@ class Run:
                 remove_anonymous(self._request["anonymous"])
         if self._error is not None:
             c.status = "exited"
+            if isinstance(self._error, UnsupportedError):
+                c.reason = REFUSED
             raise self._error
         return c
 

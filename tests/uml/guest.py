@@ -155,14 +155,18 @@ def _kernel() -> str:
     return os.environ.get("UML") or shutil.which("linux.uml") or ""
 
 
+def _modules() -> str:
+    """Return the directory of the kernel's modules: it lies beside it as in the package, installed or unpacked."""
+    prefix = pathlib.Path(_kernel()).resolve().parents[1]
+    return next(iter(glob.glob(f"{prefix}/lib/uml/modules/*")), "/nonexistent")
+
+
 def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, overlay: bool) -> None:
     session = "sys/fs/cgroup/session"
     chown = f"$b chown {uid}:{uid} {session} {session}/cgroup.* {session}/notebook {session}/notebook/cgroup.*"
     init = INIT.format(
         busybox=shutil.which("busybox"),
-        insmod=INSMOD.format(modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"))
-        if overlay
-        else "",
+        insmod=INSMOD.format(modules=_modules()) if overlay else "",
         root=OVERLAY if overlay else READ_ONLY,
         setup=setup or ":",
         passed=shlex.join(_above(sys.executable, os.path.realpath(sys.executable), os.getcwd()))
