@@ -10,8 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from jupyter_ns.client import EngineClient
-from jupyter_ns.container import REFUSED
-from jupyter_ns.errors import UnsupportedError, UsageError
+from jupyter_ns.errors import UsageError
 from jupyter_ns.runner import Run, Sink
 from jupyter_ns.spec import ContainerSpec, Limits
 from jupyter_ns.together import run_together
@@ -53,13 +52,6 @@ def test_one_that_cannot_be_built_ends_the_others(engine: Callable[[], EngineCli
     with pytest.raises(UsageError, match="no-such-user"):
         run_together(runs(engine(), sh(), sh(user="no-such-user")), b"exec sleep 60")
     assert time.monotonic() - started < 30
-
-
-def test_one_that_is_refused_ends_the_others_and_none_counts(engine: Callable[[], EngineClient]) -> None:
-    both = runs(engine(), sh(), sh(limits=Limits(cpuset_cpus="4000")))
-    with pytest.raises(UnsupportedError, match="cpuset"):
-        run_together(both, b"exec sleep 60")
-    assert [run.container.reason for run in both] == [REFUSED, REFUSED]
 
 
 def test_an_interrupt_reaches_all(engine: Callable[[], EngineClient]) -> None:
