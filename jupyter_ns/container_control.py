@@ -29,13 +29,13 @@ def reload(c: Container) -> None:
     c.reason = data["reason"] if data["state"] == "exited" else ""
     c.limits = [LimitRecord(*r) for r in data["limits"]] or c.limits
     c.weakened, c.timings = list(data["weakened"]), list(data["timings"])
-    c.peak_memory_bytes, c.peak_memory_source = data["peak"]
     c.wall_seconds = data["wall_seconds"]
     c.namespaces = {
         kind: NamespaceID(own, data["namespaces"].get(kind, own)) for kind, own in read_namespaces().items()
     }
     if data["detached"]:
         c.usage = _usage(data)
+    c.note_peak(*data["peak"])
     c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
     c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
     if data["detached"] or not data["remove"]:

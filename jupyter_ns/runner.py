@@ -387,7 +387,7 @@ class Run:
         c.timings = payload["timings"]
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
-        c.peak_memory_bytes, c.peak_memory_source = payload["peak"]
+        c.note_peak(*payload["peak"])
         c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))

@@ -29,7 +29,22 @@ NO_GUEST = 250
 INSMOD = """$b grep -qw overlay /proc/filesystems ||
     for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done"""
 OVERLAY = "$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root"
+PARTS = """$b mount -t tmpfs -o mode=755 root /mnt/root
+for d in proc sys dev mnt root home srv tmp; do $b mkdir /mnt/root/$d; done
+$b chmod 1777 /mnt/root/tmp
+$b cp -a /etc /mnt/root
+for d in /bin /sbin /lib /lib64 /usr /var /opt {needed}; do
+    if [ -h $d ]; then
+        $b cp -a $d /mnt/root
+    elif [ -d $d ] && [ ! -d /mnt/root$d ]; then
+        $b mkdir -p /mnt/root$d
+        $b mount --bind $d /mnt/root$d
+        $b mount -o remount,bind,ro /mnt/root$d
+    fi
+done"""
+"""For Linux before 6: what an overlay shows of a hostfs cannot be opened there."""
 READ_ONLY = "$b mount --bind / /mnt/root; $b mount -o remount,bind,ro /mnt/root"
+ROOTS = {"overlay": OVERLAY, "parts": PARTS, "read-only": READ_ONLY}
 NOISE = ("Failed to initialize ubd", "mmapper_init", "sysrq: Power Off", "reboot: Power down")
 
 INIT = """#!/bin/sh
@@ -86,7 +101,7 @@ def run(
     uid: int = 0,
     delegated: bool = True,
     setup: str = "",
-    overlay: bool = True,
+    root: str = "overlay",
     timeout_s: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a fresh guest.
@@ -101,8 +116,9 @@ def run(
         Whether its cgroup belongs to that user, as systemd's ``Delegate=yes`` does it.
     setup : str
         Lines of sh that root carries out before, to cripple the machine.
-    overlay : bool
-        Whether its kernel has overlay file systems; without, its files are read-only.
+    root : str
+        ``overlay``: this machine's files, copy-on-write. ``parts``: a tmpfs with what is needed, read-only, mounted
+        into it. ``read-only``: this machine's files, on a kernel without overlay file systems.
     timeout_s : float
         After which the guest is ended.
 
@@ -118,7 +134,7 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="jupyter_ns-uml-") as scratch:
         os.chmod(scratch, 0o755)
-        _write_files(scratch, command, uid, delegated, setup, overlay)
+        _write_files(scratch, command, uid, delegated, setup, root)
         arguments = [
             "setpriv", "--pdeathsig", "TERM", "taskset", "-c", os.environ.get("UML_CPU", "0"),
             _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
@@ -161,16 +177,16 @@ def _modules() -> str:
     return next(iter(glob.glob(f"{prefix}/lib/uml/modules/*")), "/nonexistent")
 
 
-def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, overlay: bool) -> None:
+def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, root: str) -> None:
     session = "sys/fs/cgroup/session"
     chown = f"$b chown {uid}:{uid} {session} {session}/cgroup.* {session}/notebook {session}/notebook/cgroup.*"
     init = INIT.format(
         busybox=shutil.which("busybox"),
-        insmod=INSMOD.format(modules=_modules()) if overlay else "",
-        root=OVERLAY if overlay else READ_ONLY,
+        insmod=INSMOD.format(modules=_modules()) if root != "read-only" else "",
+        root=ROOTS[root].replace("{needed}", shlex.join(sorted({sys.prefix, sys.base_prefix, os.getcwd()}))),
         setup=setup or ":",
         passed=shlex.join(_above(sys.executable, os.path.realpath(sys.executable), os.getcwd()))
-        if uid and overlay
+        if uid and root == "overlay"
         else "",
         delegate=chown if uid and delegated else "",
         enter=f"setpriv --reuid={uid} --regid={uid} --clear-groups" if uid else "",
@@ -195,12 +211,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-u", "--uid", type=int, default=0, help="user and group in the guest")
     parser.add_argument("--not-delegated", action="store_true", help="the user's cgroup belongs to root")
+    parser.add_argument("--root", choices=list(ROOTS), default="overlay", help="what its root is made of")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if missing() or not command:
         parser.error(missing() or "COMMAND is missing")
-    done = run(command, uid=options.uid, delegated=not options.not_delegated)
+    done = run(command, uid=options.uid, delegated=not options.not_delegated, root=options.root)
     sys.stdout.write(done.stdout)
     return done.returncode
 

@@ -52,7 +52,7 @@ class Host:
     setup: str = ""
     uid: int = USER
     delegated: bool = True
-    overlay: bool = True
+    root: str = "overlay"
     filtered: bool = False
     works: bool = True
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -92,7 +92,7 @@ HOSTS = (
     Host(
         "no overlay",
         uid=0,
-        overlay=False,
+        root="read-only",
         works=False,
         rows={"containers": ("no", "no copy-on-write root"), "copy-on-write root": ("no", "ENODEV")},
     ),
@@ -128,9 +128,7 @@ def ask(host: Host) -> dict[str, Any]:
     here = os.getcwd()
     os.chdir(ROOT)
     try:
-        done = guest.run(
-            [*environ, *program], uid=host.uid, delegated=host.delegated, setup=host.setup, overlay=host.overlay
-        )
+        done = guest.run([*environ, *program], uid=host.uid, delegated=host.delegated, setup=host.setup, root=host.root)
     finally:
         os.chdir(here)
     answers = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
