@@ -102,6 +102,7 @@ def run(
     delegated: bool = True,
     setup: str = "",
     root: str = "overlay",
+    kargs: str = "",
     timeout_s: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a fresh guest.
@@ -119,6 +120,8 @@ def run(
     root : str
         ``overlay``: this machine's files, copy-on-write. ``parts``: a tmpfs with what is needed, read-only, mounted
         into it. ``read-only``: this machine's files, on a kernel without overlay file systems.
+    kargs : str
+        More of the kernel's command line.
     timeout_s : float
         After which the guest is ended.
 
@@ -140,7 +143,7 @@ def run(
             _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
             f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "loglevel=3", "con=null", "con0=null,fd:1",
-            *shlex.split(os.environ.get("UML_KARGS", "")),
+            *shlex.split(f"{os.environ.get('UML_KARGS', '')} {kargs}"),
         ]  # fmt: skip
         process = subprocess.Popen(
             arguments,
