@@ -86,9 +86,9 @@ $b sleep 10
 """
 
 
-def missing() -> str:
+def missing(kernel: str = "") -> str:
     """Return what is missing to start a guest; empty if nothing is."""
-    if not os.access(_kernel(), os.X_OK):
+    if not os.access(kernel or _kernel(), os.X_OK):
         return "no user-mode Linux kernel: install Debian's user-mode-linux package, or set UML to one"
     if not shutil.which("busybox"):
         return "no busybox: install busybox-static"
@@ -103,6 +103,7 @@ def run(
     setup: str = "",
     root: str = "overlay",
     kargs: str = "",
+    kernel: str = "",
     timeout_s: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a fresh guest.
@@ -122,6 +123,8 @@ def run(
         into it. ``read-only``: this machine's files, on a kernel without overlay file systems.
     kargs : str
         More of the kernel's command line.
+    kernel : str
+        Another than the usual one, as a path.
     timeout_s : float
         After which the guest is ended.
 
@@ -135,12 +138,14 @@ def run(
     subprocess.TimeoutExpired
         If it takes longer.
     """
+    kernel = kernel or _kernel()
     with tempfile.TemporaryDirectory(prefix="jupyter_ns-uml-") as scratch:
         os.chmod(scratch, 0o755)
-        _write_files(scratch, command, uid, delegated, setup, root)
+        insmod = INSMOD.format(modules=_modules(kernel)) if root != "read-only" else ""
+        _write_files(scratch, command, uid, delegated, setup, root, insmod)
         arguments = [
             "setpriv", "--pdeathsig", "TERM", "taskset", "-c", os.environ.get("UML_CPU", "0"),
-            _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
+            kernel, f"mem={os.environ.get('UML_MEM', '768M')}",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
             f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "loglevel=3", "con=null", "con0=null,fd:1",
             *shlex.split(f"{os.environ.get('UML_KARGS', '')} {kargs}"),
@@ -174,18 +179,20 @@ def _kernel() -> str:
     return os.environ.get("UML") or shutil.which("linux.uml") or ""
 
 
-def _modules() -> str:
-    """Return the directory of the kernel's modules: it lies beside it as in the package, installed or unpacked."""
-    prefix = pathlib.Path(_kernel()).resolve().parents[1]
+def _modules(kernel: str) -> str:
+    """Return the directory of a kernel's modules: it lies beside it as in the package, installed or unpacked."""
+    prefix = pathlib.Path(kernel).resolve().parents[1]
     return next(iter(glob.glob(f"{prefix}/lib/uml/modules/*")), "/nonexistent")
 
 
-def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, root: str) -> None:
+def _write_files(
+    scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, root: str, insmod: str
+) -> None:
     session = "sys/fs/cgroup/session"
     chown = f"$b chown {uid}:{uid} {session} {session}/cgroup.* {session}/notebook {session}/notebook/cgroup.*"
     init = INIT.format(
         busybox=shutil.which("busybox"),
-        insmod=INSMOD.format(modules=_modules()) if root != "read-only" else "",
+        insmod=insmod,
         root=ROOTS[root].replace("{needed}", shlex.join(sorted({sys.prefix, sys.base_prefix, os.getcwd()}))),
         setup=setup or ":",
         passed=shlex.join(_above(sys.executable, os.path.realpath(sys.executable), os.getcwd()))
