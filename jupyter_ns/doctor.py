@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from .errors import MORE
 from .host import HostFacts
 from .namespaces import KINDS
 
@@ -28,8 +29,6 @@ CONTROLLERS = (
     "a kernel without the controller cannot be mended"
 )
 NEWER = "uname -r  # the kernel is too old, or built without: nothing but another one mends this"
-MORE = ". `%container doctor` says more; --on guest runs it in a guest kernel, which needs no privilege"
-"""How an error ends that sends its reader here."""
 UML = "virt/uml/user_mode_linux_howto_v2.rst"
 RESTRICTED = "kernel.apparmor_restrict_unprivileged_userns"
 """Ubuntu's setting that makes user namespaces powerless."""

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
-from ..doctor import MORE
-from ..errors import UnsupportedError, UsageError
+from ..errors import MORE, UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..spec import ContainerSpec, Mount

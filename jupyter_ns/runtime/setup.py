@@ -11,8 +11,8 @@ from dataclasses import replace
 from .. import core
 from ..cgroups import CgroupFacts, read_layout
 from ..cgroups import probe as probe_cgroups
-from ..doctor import MORE, RESTRICTED
-from ..errors import UnsupportedError
+from ..doctor import RESTRICTED
+from ..errors import MORE, UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME
 from .private import private_ids

@@ -26,6 +26,8 @@ from collections.abc import Sequence
 
 NO_GUEST = 250
 """Exit status if the guest itself failed."""
+OLD_KERNEL = os.environ.get("UML_OLD", str(pathlib.Path(__file__).parents[2] / ".cache/uml-5.10/usr/bin/linux.uml"))
+"""Linux 5.10, as scripts/fetch-old-kernel leaves it."""
 INSMOD = """$b grep -qw overlay /proc/filesystems ||
     for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done"""
 OVERLAY = "$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root"
@@ -41,7 +43,8 @@ for d in /bin /sbin /lib /lib64 /usr /var /opt {needed}; do
         $b mount --bind $d /mnt/root$d
         $b mount -o remount,bind,ro /mnt/root$d
     fi
-done"""
+done
+$b mount -t tmpfs -o mode=1777 tmp /mnt/root/var/tmp"""
 """For Linux before 6: what an overlay shows of a hostfs cannot be opened there."""
 READ_ONLY = "$b mount --bind / /mnt/root; $b mount -o remount,bind,ro /mnt/root"
 ROOTS = {"overlay": OVERLAY, "parts": PARTS, "read-only": READ_ONLY}

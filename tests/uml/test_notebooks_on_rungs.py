@@ -40,6 +40,8 @@ class Machine:
     delegated: bool = True
     setup: str = ""
     environ: tuple[str, ...] = ()
+    root: str = "overlay"
+    kernel: str = ""
     refuses: set[str] = field(default_factory=set)
 
 
@@ -53,6 +55,7 @@ MACHINES = (
         environ=manager.ENVIRON,
         refuses={"--device-cgroup-rule"},
     ),
+    Machine("old-kernel", uid=0, root="parts", kernel=guest.OLD_KERNEL),
     Machine("user-none", delegated=False, refuses=NO_CGROUP),
 )
 
@@ -73,8 +76,9 @@ def told_of_no_run(cell: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("name", NOTEBOOKS)
 @pytest.mark.parametrize("machine", [pytest.param(m, marks=pytest.mark.rung(m.rung), id=m.rung) for m in MACHINES])
 def test_runs_to_its_end_and_says_what_is_lacking(machine: Machine, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    reason = guest.missing() or (manager.missing() if machine.setup else "")
-    if reason and "uml" in os.environ.get("JUPYTER_NS_EXPECT", "").split(","):
+    reason = guest.missing(machine.kernel) or (manager.missing() if machine.setup else "")
+    promise = "uml-5.10" if machine.kernel else "uml"
+    if reason and promise in os.environ.get("JUPYTER_NS_EXPECT", "").split(","):
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
@@ -83,7 +87,8 @@ def test_runs_to_its_end_and_says_what_is_lacking(machine: Machine, name: str, m
     environ = [*machine.environ, f"PYTHONPATH={ROOT}", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", f"PATH={path}"]
     done = guest.run(
         ["env", *environ, sys.executable, "-c", EXECUTE, f"notebooks/{name}.ipynb"],
-        uid=machine.uid, delegated=machine.delegated, setup=machine.setup, timeout_s=550,
+        uid=machine.uid, delegated=machine.delegated, setup=machine.setup, root=machine.root,
+        kernel=machine.kernel, timeout_s=550,
     )  # fmt: skip
     answers = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     assert answers, done.stdout

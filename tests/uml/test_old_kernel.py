@@ -14,7 +14,6 @@ from test_crippled import ASK, USER
 from test_guest import PYTEST
 
 ROOT = Path(__file__).parents[2]
-KERNEL = os.environ.get("UML_OLD", str(ROOT / ".cache/uml-5.10/usr/bin/linux.uml"))
 ENVIRON = ("env", f"PYTHONPATH={ROOT}", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", "TMPDIR=", "JUPYTER_NS_EXPECT=")
 ON_A_READ_ONLY_DISK = "not changes_added and not opt/kmsg"
 """The guest's /usr and /opt are read-only, so these cannot be tried there."""
@@ -34,7 +33,7 @@ pytestmark = [pytest.mark.rung("old-kernel"), pytest.mark.timeout(600)]
 @pytest.fixture(autouse=True)
 def _old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    reason = guest.missing(KERNEL)
+    reason = guest.missing(guest.OLD_KERNEL)
     if reason and "uml-5.10" in os.environ.get("JUPYTER_NS_EXPECT", "").split(","):
         pytest.fail(reason)
     if reason:
@@ -42,7 +41,9 @@ def _old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def python(*arguments: str, uid: int = 0) -> subprocess.CompletedProcess[str]:
-    return guest.run([*ENVIRON, sys.executable, *arguments], uid=uid, root="parts", kernel=KERNEL, timeout_s=550)
+    return guest.run(
+        [*ENVIRON, sys.executable, *arguments], uid=uid, root="parts", kernel=guest.OLD_KERNEL, timeout_s=550
+    )
 
 
 def answers(code: str) -> list[str]:

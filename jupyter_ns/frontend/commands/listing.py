@@ -55,8 +55,15 @@ def status(row: Mapping[str, Any], now: float) -> str:
 
 
 def command_line(row: Mapping[str, Any]) -> str:
-    """Return program and arguments with blanks between."""
-    return " ".join([*([row["entrypoint"]] if row["entrypoint"] else []), *row["argv"]])
+    """Return program and arguments with blanks between, as Docker does: an argument with a blank is quoted.
+
+    Examples
+    --------
+    >>> command_line({"entrypoint": "", "argv": ["sh", "-c", "echo one"]})
+    "sh -c 'echo one'"
+    """
+    words: list[str] = [*([row["entrypoint"]] if row["entrypoint"] else []), *row["argv"]]
+    return " ".join(words[:1] + [f"'{word}'" if " " in word else word for word in words[1:]])
 
 
 def ellipsis(text: str, length: int) -> str:

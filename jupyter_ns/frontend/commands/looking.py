@@ -18,7 +18,7 @@ from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
 from .html import html_table
 from .templates import compile_template, to_json
-from .text import rfc3339, tabulate
+from .text import TOP_WIDTH, rfc3339, tabulate
 
 # ---- logs ----
 
@@ -180,7 +180,7 @@ def run_top(console: Console, given: Parsed) -> None:
     rows = [line.split(None, len(titles) - 1) for line in lines]
     at = titles.index("PID")
     rows = [row for row in rows if len(row) > at and row[at] in pids]
-    console.table(tabulate(["\t".join(row) for row in (titles, *rows)]), html_table(titles, rows))
+    console.table(tabulate(["\t".join(row) for row in (titles, *rows)], TOP_WIDTH), html_table(titles, rows))
 
 
 def run_diff(console: Console, given: Parsed) -> None:
