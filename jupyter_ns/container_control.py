@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .lifecycle import ask
+from .lifecycle import ask, client_of
 from .namespaces import NamespaceID
 from .namespaces import read as read_namespaces
 from .spec import LimitRecord, Limits
@@ -73,13 +73,12 @@ def changes(c: Container) -> list[Change]:
 
 def execute(c: Container, program: str, *arguments: str, input: str | bytes = b"", **changes: Any) -> Container:
     """Run a program inside, and wait for it; see `Container.exec`."""
-    from .client import get_client
     from .runner import Run, Sink
     from .spec import ContainerSpec
 
     argv = (program, *arguments)
     environment = list(dict(changes.pop("environment", {})).items())
-    run = Run(get_client(), ContainerSpec(argv=argv), Sink())
+    run = Run(client_of(c.id), ContainerSpec(argv=argv), Sink())
     run.enters(c.id, argv=list(argv), environment=environment, **changes)
     return run.execute(stdin=input.encode() if isinstance(input, str) else input)
 

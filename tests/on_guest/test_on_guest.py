@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,9 +23,12 @@ import pytest
 from jupyter_ns import checkup, doctor
 from jupyter_ns.api import run
 from jupyter_ns.client import EngineClient, close_client, get_client
-from jupyter_ns.errors import EngineError, UnsupportedError, UsageError
+from jupyter_ns.errors import ContainerError, EngineError, UnsupportedError, UsageError
+from jupyter_ns.frontend.commands import table
+from jupyter_ns.frontend.commands.console import Console
 from jupyter_ns.guest import kernel
 from jupyter_ns.guest.keeper import PREFIX
+from jupyter_ns.lifecycle import ask, ask_all
 from jupyter_ns.options import parse
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.spec import ContainerSpec
@@ -71,6 +77,19 @@ def _place(private_tmp: Path) -> Iterator[None]:
     assert [p.name for p in private_tmp.iterdir() if p.name.startswith(PREFIX)] == []
 
 
+def docker_lines(*lines: str) -> list[str]:
+    """Carry out Docker's lines; return what each printed, or its error."""
+    printed = []
+    for line in lines:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            try:
+                table.dispatch(Console(), shlex.split(line))
+            except ContainerError as e:
+                print(e)
+        printed.append(out.getvalue().strip())
+    return printed
+
+
 @pytest.fixture
 def guest() -> EngineClient:
     client = get_client("guest")
@@ -97,6 +116,30 @@ def test_out_of_memory_is_the_guests_kernels_doing() -> None:
     hoard = "x = []\nwhile True: x.append(bytearray(1 << 20))"
     c = run(sys.executable, "-S", "-c", hoard, on="guest", memory="48m")
     assert (c.reason, c.exit_code) == ("oom", 137)
+
+
+@pytest.mark.usefixtures("guest")
+def test_a_limit_above_the_guests_own_memory_is_flagged() -> None:
+    above = run("true", on="guest", memory="40g").weakened
+    assert any("--memory 40GiB is more than the guest's own" in line and kernel.MEMORY in line for line in above)
+    assert not any("--memory" in line for line in run("true", on="guest", memory="64m").weakened)
+
+
+@pytest.mark.usefixtures("guest")
+def test_dockers_lines_find_a_container_wherever_it_is() -> None:
+    run("sleep", "100", on="guest", detach=True, name="inside")
+    run("sleep", "100", detach=True, name="outside")
+    try:
+        assert {row["name"]: row["state"] for row in ask_all("list")} == {"inside": "running", "outside": "running"}
+        shown = docker_lines("ps --format {{.Names}}", "exec inside uname -r", "exec outside uname -r", "top inside")
+        names, inside, outside, top = shown
+        assert set(names.split()) == {"inside", "outside"}
+        assert inside != outside == os.uname().release
+        assert "sees no process of a guest" in top
+    finally:
+        for name in ("inside", "outside"):
+            ask("remove", of=name, force=True)
+    assert ask_all("list") == []
 
 
 @pytest.mark.usefixtures("guest")

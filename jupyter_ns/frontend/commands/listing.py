@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ...errors import UsageError
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from ...units import format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair, integer, quote
@@ -172,7 +172,7 @@ def run_ps(console: Console, given: Parsed) -> None:
     last = 1 if given.get("latest") else given.get("last", -1)
     everything = given.get("all") or last >= 0 or any(key in ("status", "exited") for key, _ in filters)
     size = bool(given.get("size"))
-    rows: list[Mapping[str, Any]] = ask("list", size=size)
+    rows: list[Mapping[str, Any]] = ask_all("list", size=size)
     rows = chosen(rows, filters)
     rows = [row for row in rows if everything or row["state"] in ("running", "paused", "restarting")]
     rows = rows[:last] if last >= 0 else rows

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ...errors import UsageError
-from ...lifecycle import Request, ask
+from ...errors import UnsupportedError, UsageError
+from ...lifecycle import Request, ask, client_of
 from ...units import parse_duration
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
@@ -169,6 +169,8 @@ def run_attach(console: Console, given: Parsed) -> None:
 def run_top(console: Console, given: Parsed) -> None:
     """Show a container's processes, with the host's PIDs, by the host's ps(1)."""
     of, *options = given.arguments
+    if client_of(of).facts.guest:
+        raise UnsupportedError(f"docker top: ps(1) here sees no process of a guest; `%docker exec {of} ps` does")
     pids = {str(pid) for pid in ask("top", of=of)}
     done = subprocess.run(["ps", *(options or ["-ef"])], capture_output=True, text=True, errors="replace")
     if done.returncode:
