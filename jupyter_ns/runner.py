@@ -20,8 +20,8 @@ from typing import Any
 
 from . import namespaces
 from .client import EngineClient
-from .container import Change, Container, OOMLimit
-from .errors import EngineError, TransferError, UsageError, from_dict
+from .container import REFUSED, Change, Container, OOMLimit
+from .errors import EngineError, TransferError, UnsupportedError, UsageError, from_dict
 from .host import HostFacts
 from .namespaces import NamespaceID
 from .plan import Plan, PlanInputs
@@ -240,6 +240,8 @@ class Run:
                 remove_anonymous(self._request["anonymous"])
         if self._error is not None:
             c.status = "exited"
+            if isinstance(self._error, UnsupportedError):
+                c.reason = REFUSED
             raise self._error
         return c
 
@@ -383,7 +385,7 @@ class Run:
         c.timings = payload["timings"]
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
-        c.peak_memory_bytes, c.peak_memory_source = payload["peak"]
+        c.note_peak(*payload["peak"])
         c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))

@@ -198,6 +198,7 @@ def engine(private_tmp: Path, pytestconfig: pytest.Config) -> Iterator[Callable[
         skip_or_fail("engine", str(e))
     yield get_client
     client = get_client()
+    assert client.facts  # a test may have ended the one before; this one may be new
     key = engine_key(client.pid)
     close_client()
     assert not client.alive

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import MORE, UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..spec import ContainerSpec, Mount
@@ -159,7 +159,7 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], *, bare: 
     if "user" in wanted and not facts.rootless and spec.privileged:
         raise UnsupportedError("--privileged: conflicts with --userns private, whose root has no privileges outside")
     if "mount" in wanted and facts.overlay_error:
-        raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}")
+        raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}{MORE}")
     if spec.time_offset_seconds and "time" not in wanted:
         raise UnsupportedError("--time-offset needs a time namespace, which this container does not have")
     return frozenset(wanted)

@@ -342,7 +342,12 @@ class Engine:
             As `Manager.create`.
         """
         assert self._manager is not None
-        return self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        cgroup = self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        if self._guest and spec.limits.memory_bytes:
+            from ..guest.kernel import beyond_memory
+
+            cgroup.notes += beyond_memory(spec.limits.memory_bytes)
+        return cgroup
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.

@@ -12,8 +12,8 @@ from dataclasses import replace
 from .. import core
 from ..cgroups import CgroupFacts, read_layout
 from ..cgroups import probe as probe_cgroups
-from ..doctor import MORE
-from ..errors import UnsupportedError
+from ..doctor import RESTRICTED
+from ..errors import MORE, UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME
 from .private import private_ids
@@ -40,6 +40,8 @@ def prepare_host() -> tuple[HostFacts, CgroupFacts]:
         reasons = {name: f"{reason}; {no_scope}" for name, reason in cgroup.unavailable.items()}
         cgroup = replace(cgroup, unavailable=reasons)
     facts = probe(rootless=rootless, uid=uid, gid=gid, id_ranges=id_ranges, cgroup=cgroup)
+    if rootless and "EPERM" in facts.namespaces["mount"]:  # not a limit, which would be ENOSPC
+        raise powerless(facts.namespaces["mount"])
     return replace(facts, private_ids=private_ids(), nofile=raise_open_files()), cgroup
 
 
@@ -130,8 +132,25 @@ def enter_user_namespace(uid: int, gid: int) -> bool:
         _write("/proc/self/uid_map", f"0 {uid} 1\n")
         _write("/proc/self/gid_map", f"0 {gid} 1\n")
     except OSError as e:
-        raise UnsupportedError(f"a user namespace was made, but its IDs cannot be mapped: {e.strerror}") from e
+        raise powerless(f"{e.filename}: {e.strerror}") from e
     return False
+
+
+def powerless(failed: str) -> UnsupportedError:
+    """Return the error for a user namespace whose root may do nothing, with AppArmor's part in it.
+
+    Notes
+    -----
+    Ubuntu from 23.10 on lets everybody make user namespaces, and has AppArmor refuse every capability in them. The
+    process has changed to the profile ``unprivileged_userns`` by now, which `proc_pid_attr(5)` tells.
+    """
+    why = ""
+    with contextlib.suppress(OSError), open("/proc/self/attr/apparmor/current") as f:  # absent: no AppArmor
+        profile = f.read().rstrip("\0\n")
+        why = "" if profile == "unconfined" else f"; AppArmor confines this process: {profile}"
+    with contextlib.suppress(OSError), open(f"/proc/sys/{RESTRICTED.replace('.', '/')}") as f:  # absent: not Ubuntu's
+        why += f"; {RESTRICTED} is 1" if f.read().strip() == "1" else ""
+    return UnsupportedError(f"a user namespace was made, but it is powerless: {failed}{why}{MORE}")
 
 
 def map_ranges(pid: int, uid: int, gid: int) -> bool:

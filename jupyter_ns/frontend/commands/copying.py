@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import UsageError
-from ...lifecycle import ask
+from ...lifecycle import ask, client_of
 from ...trees import PIECE, Entry, TreeWriter, place_of, prefixed, read_tree
 from ...units import format_decimal_bytes
 from .console import Console
@@ -52,7 +52,8 @@ def _name_of(path: str) -> str:
 
 
 def _out(container: str, path: str, target: str, given: Parsed) -> tuple[int, list[str]]:
-    begun = ask("copy_out", of=container, path=path, follow=bool(given.get("follow_link")))
+    client = client_of(container)
+    begun = ask("copy_out", client=client, of=container, path=path, follow=bool(given.get("follow_link")))
     number = begun["copy"]
     try:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -64,7 +65,7 @@ def _out(container: str, path: str, target: str, given: Parsed) -> tuple[int, li
             os.close(root)
         writer = TreeWriter(directory, owners=bool(given.get("archive")))
         try:
-            while entries := ask("copy_next", copy=number):
+            while entries := ask("copy_next", client=client, copy=number):
                 for entry in entries:
                     writer.take(prefixed(entry, name))
             writer.close()
@@ -75,7 +76,7 @@ def _out(container: str, path: str, target: str, given: Parsed) -> tuple[int, li
             os.close(directory)
         return writer.written, writer.left
     finally:
-        ask("copy_close", copy=number)
+        ask("copy_close", client=client, copy=number)
 
 
 def _in(source: str, container: str, path: str, given: Parsed) -> tuple[int, list[str]]:
@@ -85,16 +86,17 @@ def _in(source: str, container: str, path: str, given: Parsed) -> tuple[int, lis
         raise UsageError(f"docker cp: {source}: no such file or directory")
     is_dir = os.path.isdir(real) and not os.path.islink(real)
     about: dict[str, Any] = {"source": [_name_of(source), is_dir, contents], "owners": bool(given.get("archive"))}
-    begun = ask("copy_in", of=container, path=path, **about)
+    client = client_of(container)
+    begun = ask("copy_in", client=client, of=container, path=path, **about)
     number, written, left = begun["copy"], 0, []
     try:
         for batch in _batches(real):
             written += sum(len(entry[1]) for entry in batch if entry[0] == "data")
             left += [entry[1] for entry in batch if entry[0] == "left"]
-            ask("copy_put", copy=number, entries=[prefixed(entry, begun["name"]) for entry in batch])
-        ask("copy_put", copy=number, entries=[])
+            ask("copy_put", client=client, copy=number, entries=[prefixed(entry, begun["name"]) for entry in batch])
+        ask("copy_put", client=client, copy=number, entries=[])
     finally:
-        ask("copy_close", copy=number)
+        ask("copy_close", client=client, copy=number)
     return written, left
 
 

@@ -155,6 +155,7 @@ def _mount(mount: Mount) -> dict[str, Any]:
 
 
 def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
+    made_up = {"HOSTNAME", "HOME"} - {name for name, _ in spec.environment}  # at the start, as Docker does
     return {
         "Hostname": spec.hostname or data["id"][:12],
         "Domainname": spec.domainname,
@@ -165,7 +166,7 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "Tty": spec.tty,
         "OpenStdin": False,
         "StdinOnce": False,
-        "Env": data["environment"],
+        "Env": [pair for pair in data["environment"] if pair.partition("=")[0] not in made_up],
         "Cmd": data["argv"],
         **({"Healthcheck": _healthcheck(spec)} if spec.health_cmd else {}),
         "Image": data["image"],

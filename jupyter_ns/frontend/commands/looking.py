@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ...errors import UsageError
-from ...lifecycle import Request, ask
+from ...errors import UnsupportedError, UsageError
+from ...lifecycle import Request, ask, client_of
 from ...units import parse_duration
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
 from .html import html_table
 from .templates import compile_template, to_json
-from .text import rfc3339, tabulate
+from .text import TOP_WIDTH, rfc3339, tabulate
 
 # ---- logs ----
 
@@ -169,6 +169,8 @@ def run_attach(console: Console, given: Parsed) -> None:
 def run_top(console: Console, given: Parsed) -> None:
     """Show a container's processes, with the host's PIDs, by the host's ps(1)."""
     of, *options = given.arguments
+    if client_of(of).facts.guest:
+        raise UnsupportedError(f"docker top: ps(1) here sees no process of a guest; `%docker exec {of} ps` does")
     pids = {str(pid) for pid in ask("top", of=of)}
     done = subprocess.run(["ps", *(options or ["-ef"])], capture_output=True, text=True, errors="replace")
     if done.returncode:
@@ -180,7 +182,7 @@ def run_top(console: Console, given: Parsed) -> None:
     rows = [line.split(None, len(titles) - 1) for line in lines]
     at = titles.index("PID")
     rows = [row for row in rows if len(row) > at and row[at] in pids]
-    console.table(tabulate(["\t".join(row) for row in (titles, *rows)]), html_table(titles, rows))
+    console.table(tabulate(["\t".join(row) for row in (titles, *rows)], TOP_WIDTH), html_table(titles, rows))
 
 
 def run_diff(console: Console, given: Parsed) -> None:

@@ -13,7 +13,7 @@ from ...errors import ImageError, UsageError
 from ...images import volumes
 from ...images.store import Store
 from ...images.volumes import Volume
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from ...units import format_bytes, format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
@@ -119,7 +119,7 @@ def usage_rows(store: Store) -> list[dict[str, Any]]:
     found = volumes.volumes(store)
     volume_sizes = {v.name: volumes.volume_bytes(v) for v in found}
     busy_volumes = {v.name for v in found if volumes.in_use(store, v.name)}
-    containers = ask("list", size=True)
+    containers = ask_all("list", size=True)
     written = [row["size_bytes"] for row in containers]
     ended = [row["size_bytes"] for row in containers if row["state"] not in ("running", "paused", "restarting")]
     total, volume_total = sum(sizes.values()), sum(volume_sizes.values())
