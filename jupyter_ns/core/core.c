@@ -15,8 +15,9 @@
  * One step is one system call. The exceptions, each because the call is useless alone:
  * JNS_WRITE and JNS_SETNS_PATH (open), JNS_LINK_UP (a socket), JNS_BOUNDING (a call for
  * each capability), JNS_SIGNALS (for each signal), JNS_FDS, JNS_EXEC (a call for each
- * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped) and
- * JNS_FSIDS (the kernel takes capabilities away with the user ID).
+ * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped),
+ * JNS_OPEN_TREE and JNS_MOVE_MOUNT (descriptors) and JNS_FSIDS (the kernel takes capabilities away
+ * with the user ID).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -321,6 +322,24 @@ static int set_capabilities(uint64_t permitted, uint64_t inheritable)
     return (int)syscall(SYS_capset, &header, data);
 }
 
+/* A clone of a mount that is nowhere yet, under a number that the plan knows. */
+static int open_tree_at(const char *path, int number)
+{
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
+    if (fd < 0 || fd == number)
+        return fd;
+    int r = dup3(fd, number, O_CLOEXEC);
+    (void)close(fd);
+    return r;
+}
+
+static int attach_tree(int fd, const char *target)
+{
+    if (syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -1;
+    return close(fd);
+}
+
 /* mount_setattr(2): only the clone of a mount can be given a map, and only before it is attached. */
 static int idmap(const char *source, const char *target, int64_t userns_fd)
 {
@@ -556,6 +575,10 @@ static int perform(const jns_step *step, int index)
         return exec_first(list_of(step->s[0]), list_of(step->s[1]), list_of(step->s[2]));
     case JNS_IDMAP:
         return idmap(s[0], s[1], n[0]);
+    case JNS_OPEN_TREE:
+        return open_tree_at(s[0], (int)n[0]);
+    case JNS_MOVE_MOUNT:
+        return attach_tree((int)n[0], s[0]);
     case JNS_FSIDS:
         return set_fs_ids(n[0], n[1]);
     case JNS_CLOSE:

@@ -124,6 +124,13 @@ class ContainerMagics(Magics):  # type: ignore[misc]
                 from .. import forked  # the C core: only once it is needed here
 
                 run.enter = partial(forked.enter, self.shell, payload.body(), client.facts)
+            if request.detach:
+                from .background import followed
+
+                with followed(self.shell, client, run, request.outputs or ()), cidfile(request.cidfile, run):
+                    run.execute(stdin=b"", cell=payload)
+                print(run.container.id)
+                return
             run.execute(stdin=b"", cell=payload)
         else:
             with cidfile(request.cidfile, run):
@@ -198,6 +205,7 @@ def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:
         variables=variables_for(shell, request, source),
         out=request.outputs or (),
         trust=request.trust,
+        detached=request.detach,
     )
 
 

@@ -382,7 +382,7 @@ class Engine:
         recipe = made.recipe
         try:
             made.hold()
-            if recipe.remapped:
+            if "userns" in recipe.descriptors:
                 child["userns"] = open_map(self.facts.private_ids)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
@@ -423,16 +423,14 @@ class Engine:
                 self._recipes.forget(container.recipe.key)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
-                self.registry.failed(container)
-                container.dispose()
+                container.dispose(keep_files=self.registry.failed(container))
                 continue
             summary = container.summary()
-            keep_files = self.registry.ended(container, summary)
             if container.attached:
-                self.tell(Kind.EXIT, container.id, summary)
-            container.dispose(keep_files=keep_files)
+                self.tell(Kind.EXIT, container.id, summary)  # before whoever waits for the end is answered
+            container.dispose(keep_files=self.registry.ended(container, summary))
             recipe = container.recipe
-            if recipe.key and not recipe.bare and not recipe.once and container.attached:
+            if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:
                 self._parked.replenish(recipe)
 
     def staging_of(self, plan: Plan) -> str:

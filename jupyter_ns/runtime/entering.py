@@ -12,7 +12,7 @@ from ..spec import ContainerSpec
 from .entered import Entered
 from .inputs import resolve_inputs
 from .recipes import entering_recipe
-from .supervised import Supervised, make_pipes
+from .supervised import KEPT, Supervised, make_pipes
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -30,14 +30,15 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
         What the kernel calls the process.
     request : dict
         ``enter`` (name or ID of the container) and ``changes``, fields of the spec that differ from the
-        container's; ``environment`` among them is added to it.
+        container's; ``environment`` among them is added to it. ``detach``: nobody waits for its end.
 
     Raises
     ------
     UsageError
         If there is no such container, or it does not run.
     """
-    enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
+    made = enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
+    made.on_its_own = bool(request.get("detach"))
 
 
 def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) -> Entered:
@@ -71,12 +72,12 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
 
 
 def start_again(engine: Engine, record: Record) -> None:
-    """Start a container that has ended, in the mount namespace that it kept.
+    """Start a container that has ended, in the mount namespace that it kept, if it had one.
 
     Raises
     ------
     UnsupportedError
-        If it kept none.
+        If it cannot be used again.
     OSError
         As clone3(2) and cgroups(7).
     """
@@ -86,7 +87,8 @@ def start_again(engine: Engine, record: Record) -> None:
     try:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
         plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
-        recipe = entering_recipe(spec, plan, inputs.exposed, facts, inputs.uid)
+        uid = inputs.uid + (facts.private_ids[0] if before.recipe.remapped else 0)
+        recipe = entering_recipe(spec, plan, inputs.exposed, facts, uid)
         recipe = replace(recipe, lower=before.recipe.lower, held=before.recipe.held)
         ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     except BaseException:
@@ -94,9 +96,14 @@ def start_again(engine: Engine, record: Record) -> None:
         raise
     made = Supervised(engine, record.id, recipe, ends, cgroup)
     made.attached, made.record = False, record
-    child["target"] = os.dup(before.mount_namespace_fd)
+    if "target" in recipe.descriptors:
+        child["target"] = os.dup(before.ground_fd if before.ground_fd >= 0 else before.mount_namespace_fd)
     engine.spawn(made, child)
-    made.layer_fd, before.layer_fd = before.layer_fd, -1
+    if not spec.stdin_open:
+        made.feed_stdin(None)
+    for kept in KEPT:  # until it has its own, and where it cannot be started
+        setattr(made, kept, getattr(before, kept))
+        setattr(before, kept, -1)
     before.dispose()
     record.process = made
     engine.containers[made.id] = made

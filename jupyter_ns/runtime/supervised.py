@@ -43,6 +43,8 @@ IDLE_INTERVALS = 8
 PIECES = 8
 """Reads of a channel whose writer is gone: all that a socket may hold."""
 PROCESSES = SAMPLE_FIELDS.index("pids")
+KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
+"""Descriptors that hold what a container wrote, also after its end."""
 
 
 @dataclass(slots=True)
@@ -116,6 +118,8 @@ class Supervised:
     pid: int = 0
     pidfd: int = -1
     mount_namespace_fd: int = -1
+    ground_fd: int = -1
+    """Of one that has entered a user namespace: the mount namespace that it was built in, where nothing is locked."""
     layer_fd: int = -1
     root_fd: int = -1
     """Its root directory, held where it may be asked for after the end."""
@@ -249,6 +253,8 @@ class Supervised:
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
     def _hold_layer(self) -> None:
+        if self.recipe.remapped:
+            self.ground_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -261,13 +267,13 @@ class Supervised:
     def _on_ready(self) -> None:
         """The child stands at its last wait: do all that can be done before the payload is wanted."""
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
-        self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._keep("mount_namespace_fd", os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         self.cgroup.watch(self.pid)
         if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
         if self.spec.cgroup_parent:
-            self.base_levels = self.cgroup.levels("memory")
-        self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.base_levels = self.cgroup.levels_anew("memory")
+        self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
         if self.parked:
             self.base_sample = self._take_sample()
@@ -280,6 +286,12 @@ class Supervised:
             self.started = time.monotonic()
             with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
                 os.write(self.ends.go, b"g")
+
+    def _keep(self, name: str, fd: int) -> None:
+        """Take up one of `KEPT`, in place of that of an earlier life."""
+        if getattr(self, name) >= 0:
+            os.close(getattr(self, name))
+        setattr(self, name, fd)
 
     def unpark(self) -> None:
         """The payload is wanted: follow it now, if it has been let go, or as soon as the container is ready."""
@@ -324,16 +336,17 @@ class Supervised:
     def _pass_on(self, number: int, data: bytes) -> None:
         if self.record is not None:
             self.engine.registry.output(self.record, number, data)
-        if self.attached and not self._detached:
+        if self.attached and not self.detached:
             self.engine.tell(Kind.STREAM, self.id, [number, data])
 
     @property
-    def _detached(self) -> bool:
+    def detached(self) -> bool:
+        """Whether it goes on when its program has been started and the kernel looks away."""
         return self.record is not None and self.record.life.detach
 
     def _must_wait(self, fd: int, handler: Callable[[], None]) -> bool:
         """Whether somebody at the kernel reads this output, and is behind."""
-        followed = bool(self.record.followers) if self.record is not None and self._detached else self.attached
+        followed = bool(self.record.followers) if self.record is not None and self.detached else self.attached
         return followed and self.engine.hold_back(fd, handler)
 
     def _read_channel(self) -> None:
@@ -688,7 +701,7 @@ class Supervised:
         for name in ("stdin", "stdout", "stderr", "report", "go"):
             self.close_fd(name)
         self.close_channel()
-        for attribute in ("pidfd", "oom_fd", *(() if keep_files else ("mount_namespace_fd", "layer_fd", "root_fd"))):
+        for attribute in ("pidfd", "oom_fd", *(() if keep_files else KEPT)):
             fd = getattr(self, attribute)
             if fd >= 0:
                 self.engine.unwatch(fd)

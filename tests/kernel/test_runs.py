@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import missing
+from processes import sleepers
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import EngineClient, get_client
@@ -245,18 +246,6 @@ def test_nothing_survives(without: str | None, tmp_path: Path) -> None:
     while sleepers(marker) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert sleepers(marker) == []
-
-
-def sleepers(marker: str) -> list[str]:
-    """Return the processes of this host that have the marker as an argument."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().split(b"\0")[:2] == [b"sleep", marker.encode()]:
-                found.append(path.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
 
 
 # ---- files ----

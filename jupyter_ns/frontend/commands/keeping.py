@@ -24,7 +24,7 @@ from ...runtime.inputs import resolve_inputs
 from ...spec import ContainerSpec
 from .console import Console
 from .grammar import Command, Flag, Parsed
-from .images import output
+from .transfers import output
 
 
 class _Subject(NamedTuple):
@@ -108,7 +108,7 @@ def run_export(console: Console, given: Parsed) -> None:
             console.error(f"not in the bundle: {note}\n")
         console.line(f"crun run --bundle {shlex.quote(os.path.abspath(directory))} {subject.name}")
         return
-    with _standing_still(name, True) as data, output(given.get("output", ""), "export") as out:
+    with _standing_still(name, True) as data, output(console, given.get("output", ""), "export") as out:
         first_ids = data["first_ids"]
         if any(first_ids):
             raise UnsupportedError(
@@ -144,7 +144,7 @@ KEEPING: tuple[Command, ...] = (
     ),
     Command(
         name="export",
-        usage="-o FILE CONTAINER | --bundle DIR CONTAINER",
+        usage="[-o FILE] CONTAINER | --bundle DIR CONTAINER",
         help="Write a container's files as an archive, or it as an OCI bundle",
         run=run_export,
         least=1,

@@ -46,7 +46,7 @@ COMMANDS: dict[str, Command] = {
         VERSION,
     )
 }
-_ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps"}
+_ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps", ("container", "prune"): "container prune"}
 
 
 def names() -> list[str]:
