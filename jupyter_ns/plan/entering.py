@@ -10,7 +10,7 @@ from ..errors import UnsupportedError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
-from .build import MNT_DETACH, PlanInputs, _Build, _kinds
+from .build import MNT_DETACH, PlanInputs, _Build, _kinds, connecting
 from .devices import device_steps
 from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
 from .steps import Op, Plan, Step
@@ -107,7 +107,7 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
             raise UnsupportedError(f"start: {mount.option}: what was mounted below {mount.destination} would be lost")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened, target=True)
     steps = [*build.entry(), *_again(build), *build.joined(), *finish_steps(spec, facts, inputs)]
-    return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
+    return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs))
 
 
 def _again(build: _Build) -> Iterator[Step]:

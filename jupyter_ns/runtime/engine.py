@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import core, namespaces
@@ -41,6 +41,7 @@ from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
 from .setup import prepare_host
 from .supervised import HIGH_WATER, Supervised, make_pipes
+from .switchboard.manager import Networks
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
@@ -79,6 +80,7 @@ class Engine:
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
+        self.networks = Networks(self)
         self._commands: dict[int, Callable[[str, Any], None]] = {
             Kind.HELLO: self._on_hello,
             Kind.RUN: self._on_run,
@@ -227,10 +229,12 @@ class Engine:
         life = Life(**request.pop("life", {}))
         name = self.registry.free_name(life)
         recipe = self._recipes.get(request, self._facts_for, self._join_files)
-        made = self._parked.take(recipe)
-        if made is None:
-            made = self._build(container, recipe)
+        with self.networks.reserved(recipe.spec, name) as network:
+            made = self._parked.take(recipe)
+            if made is None:
+                made = self._build(container, recipe)
         made.id = container
+        made.join(network)
         self.containers[container] = made
         self.registry.enter(made, life, name, request)
         made.unpark()
@@ -252,6 +256,7 @@ class Engine:
     def _on_sync(self, container: str, _: Any) -> None:
         """Give back what is only held ready, then answer."""
         self._parked.drop()
+        self.networks.drop_idle()
         self.tell(Kind.REPLY, container, True)
 
     @property
@@ -407,7 +412,7 @@ class Engine:
     def tell_started(self, c: Supervised) -> None:
         """Say that a container's payload is about to run."""
         self.registry.started(c)
-        records = [[r.name, r.requested, r.effective, r.file] for r in c.cgroup.records]
+        records = [[r.name, r.requested, r.effective, r.file] for r in c.limit_records]
         payload = {
             "id": c.container_id,
             "name": c.record.name if c.record is not None else "",
@@ -422,6 +427,8 @@ class Engine:
             payload["joined"] = [path.replace(STAND_IN, c.container_id[:12]) for path in c.plan.cgroup_join]
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
+        if c.network is not None:
+            payload["endpoints"] = [asdict(e) for e in c.network.endpoints]
         if c.attached:
             self.tell(Kind.STARTED, c.id, payload)
 
@@ -455,6 +462,7 @@ class Engine:
                     os.waitpid(container.pid, 0)
             container.dispose()
         self.registry.close()
+        self.networks.close()
         if self._manager is not None:
             self._manager.close()
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..plan import PlanInputs
 from ..plan.entering import exec_plan, restart_plan
 from ..spec import ContainerSpec
 from .entered import Entered
@@ -82,6 +83,20 @@ def start_again(engine: Engine, record: Record) -> None:
     """
     before, spec, facts = record.process, record.spec, record.process.recipe.facts
     inputs = resolve_inputs(record.id, spec, facts, record.request)
+    had = before.network.wanted if before.network is not None else None
+    with engine.networks.reserved(spec, record.name, had) as network:
+        made, child = _made_again(engine, record, inputs)
+    made.join(network)
+    child["target"] = os.dup(before.mount_namespace_fd)
+    engine.spawn(made, child)
+    made.layer_fd, before.layer_fd = before.layer_fd, -1
+    before.dispose()
+    record.process = made
+    engine.containers[made.id] = made
+
+
+def _made_again(engine: Engine, record: Record, inputs: PlanInputs) -> tuple[Supervised, dict[str, int]]:
+    before, spec, facts = record.process, record.spec, record.process.recipe.facts
     cgroup = engine.new_cgroup(record.id, spec)
     try:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
@@ -94,9 +109,4 @@ def start_again(engine: Engine, record: Record) -> None:
         raise
     made = Supervised(engine, record.id, recipe, ends, cgroup)
     made.attached, made.record = False, record
-    child["target"] = os.dup(before.mount_namespace_fd)
-    engine.spawn(made, child)
-    made.layer_fd, before.layer_fd = before.layer_fd, -1
-    before.dispose()
-    record.process = made
-    engine.containers[made.id] = made
+    return made, child

@@ -24,7 +24,7 @@ from ..errors import ImageError, SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
-from ..spec import ContainerSpec
+from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE
 from .advice import cause_of
 from .changes import Layer, collect_changes
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .recipes import Recipe
     from .registry import Record
+    from .switchboard.attachment import Attachment
 
 HIGH_WATER = 4 * CHUNK
 IDLE_INTERVALS = 8
@@ -105,6 +106,8 @@ class Supervised:
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
     record: Record | None = None
+    network: Attachment | None = None
+    """Its place on a network, if it has one."""
     attached: bool = True
     """Whether the kernel follows it; a detached one is only asked about."""
     container_id: str = ""
@@ -153,6 +156,11 @@ class Supervised:
     def plan(self) -> Plan:
         """How it is built."""
         return self.recipe.plan
+
+    @property
+    def limit_records(self) -> list[LimitRecord]:
+        """Where each limit went, in its cgroup and on its interfaces."""
+        return [*self.cgroup.records, *(self.network.records if self.network is not None else ())]
 
     # ---- building ----
 
@@ -222,6 +230,7 @@ class Supervised:
             return
         os.write(self.ends.go, b"g")
         if label == "layer" and not self.recipe.remapped:
+            self._connect()
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
@@ -240,7 +249,7 @@ class Supervised:
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self.cgroup.watch(self.pid)
-        if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
+        if self.sampler is not None and self.spec.network == "none" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
         self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
@@ -254,8 +263,22 @@ class Supervised:
         if self.state == "ready":
             self.release()
 
+    def join(self, network: Attachment | None) -> None:
+        """Take the place on a network that was reserved for it."""
+        self.network = network
+        if network is not None:
+            network.container = self
+
+    def _connect(self) -> bool:
+        """Have it connected to its network, if it has one and is wanted; return whether nothing is left to be done."""
+        return self.network is None or (not self.parked and self.network.connect())
+
     def release(self) -> None:
-        """Let a ready child go on to its payload."""
+        """Let a ready child go on to its payload, once it is connected."""
+        if not self._connect():
+            return
+        if self.network is not None and self.sampler is not None:
+            self.sampler.watch_network(self.pid)
         self.state = "running"
         self.started = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
@@ -615,6 +638,8 @@ class Supervised:
 
         With `keep_files`, what the container wrote stays, until it is disposed of once more.
         """
+        if self.network is not None:
+            self.network.close()
         self.close_all(keep_files=keep_files)
         if self.sampler is not None:
             self.sampler.close()
