@@ -15,7 +15,7 @@ from ..errors import UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..networks.data import Endpoint, hosts_text, resolv_text
-from ..networks.wiring import describe
+from ..networks.wiring import describe, has_limits
 from ..spec import ContainerSpec, Mount
 from .devices import DeviceNode, device_steps
 from .finish import become_root, finish_steps, make_workdir
@@ -25,6 +25,7 @@ from .steps import Op, Plan, Step
 RDONLY, NOSUID, NODEV, NOEXEC = MS["MS_RDONLY"], MS["MS_NOSUID"], MS["MS_NODEV"], MS["MS_NOEXEC"]
 REMOUNT, BIND, REC, PRIVATE = MS["MS_REMOUNT"], MS["MS_BIND"], MS["MS_REC"], MS["MS_PRIVATE"]
 MNT_DETACH = 2
+NET_ADMIN = 12
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 DEV_LINKS = (
     ("/proc/self/fd", "fd"),
@@ -124,6 +125,10 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
         raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
     if inputs.lacking:
         weakened.append(f"without {', '.join(inputs.lacking)}: the notebook's own processes do not have it")
+    if has_limits(spec.limits) and inputs.capabilities >> NET_ADMIN & 1:
+        weakened.append("--net-rate, --net-delay, --net-loss: with CAP_NET_ADMIN, what it sends can be freed of them")
+    if spec.networked and "mount" in spec.without:
+        weakened.append("names of other containers: /etc/hosts is the host's own, and has none")
     kinds = _kinds(spec, facts, weakened, bare=inputs.bare)
     if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
         weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")
