@@ -163,7 +163,7 @@ def parse_rate(text: str) -> int | None:
     """
     match = _RATE_TEXT.fullmatch(text)
     if match is not None and match[2].lower() in _RATE_UNITS:
-        rate = int(float(match[1]) * _RATE_UNITS[match[2].lower()])
+        rate = float(match[1]) * _RATE_UNITS[match[2].lower()]
     else:
         try:
             rate = units.parse_size(text)
@@ -171,7 +171,7 @@ def parse_rate(text: str) -> int | None:
             raise ValueError("expected bits a second, such as 10mbit, or bytes a second, such as 1mb") from None
     if 0 < rate < 125:
         raise ValueError("expected at least 1kbit")
-    return rate or None
+    return int(rate) or None
 
 
 def _delay(text: str) -> int | None:
@@ -297,8 +297,6 @@ RATES: tuple[Option, ...] = (
         parse=plain(parse_rate),
         metavar="RATE",
         unit="bytes per second",
-        v1="qdisc tbf",
-        v2="qdisc tbf",
         documentation="tc-tbf(8)",
     ),
     Option(
@@ -309,8 +307,6 @@ RATES: tuple[Option, ...] = (
         parse=plain(_delay),
         metavar="TIME",
         unit="seconds",
-        v1="qdisc netem",
-        v2="qdisc netem",
         documentation="tc-netem(8)",
     ),
     Option(
@@ -321,8 +317,6 @@ RATES: tuple[Option, ...] = (
         parse=plain(_loss),
         metavar="PERCENT",
         unit="percent",
-        v1="qdisc netem",
-        v2="qdisc netem",
         documentation="tc-netem(8)",
     ),
 )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...cgroups.facts import merge
-from ...errors import SetupError
+from ...errors import EngineError, SetupError
 from ...networks.data import BRIDGE, Endpoint
 from ...spec import ContainerSpec, LimitRecord, Limits
 from .publish import Published
@@ -48,6 +48,8 @@ class Attachment:
     container: Supervised | None = None
     begun: bool = False
     connected: bool = False
+    _publisher: str = ""
+    """The endpoint for which ports are published."""
     _hosts: str = ""
     _unanswered: int = 0
 
@@ -88,6 +90,7 @@ class Attachment:
         return self.connected
 
     def _publish(self) -> None:
+        self._publisher = self.endpoints[0].id
         ports = [p.port for p in self.ports]
         self._ask("publish", self.endpoints[0], fds=[p.sock.fileno() for p in self.ports], ports=ports)
         for published in self.ports:
@@ -175,9 +178,12 @@ class Attachment:
 
     def close(self) -> None:
         """Give everything back: addresses, ports, interfaces."""
-        if not self.begun:
-            for published in self.ports:
-                published.sock.close()
+        for published in self.ports:
+            published.sock.close()
+        if self._publisher:  # waited for: whoever comes next may want the same port
+            publisher, self._publisher = self._publisher, ""
+            with contextlib.suppress(EngineError):  # it is gone, and its sockets with it
+                self.networks.client.call("unpublish", endpoint=publisher)
         if self not in self.networks.attachments:
             return
         names = [e.network for e in self.endpoints]

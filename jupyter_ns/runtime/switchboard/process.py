@@ -45,6 +45,7 @@ class Switchboard:
             "detach": self._detach,
             "limit": self._limit,
             "publish": self._publish,
+            "unpublish": self._unpublish,
             "forget": lambda _fds, network: self._switch.forget(network),
         }
         self._loop.watch(sock, READ, self._on_request)
@@ -55,7 +56,10 @@ class Switchboard:
             self._loop.turn(None)
 
     def _on_request(self, _events: int) -> None:
-        data, fds, _, _ = socket.recv_fds(self._sock, MOST_BYTES, 64)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._sock, MOST_BYTES, 64)
+        except ConnectionResetError:  # the engine ended without having read an answer
+            data, fds = b"", []
         if not data:
             self._running = False
             return
@@ -79,9 +83,11 @@ class Switchboard:
         return [list(r) for r in self._switch.limit(Endpoint(**endpoint), Limits(**limits), fds[0])]
 
     def _detach(self, _fds: list[int], endpoint: dict[str, Any]) -> None:
-        for relay in self._relays.pop(endpoint["id"], ()):
-            relay.close()
         self._switch.detach(Endpoint(**endpoint))
+
+    def _unpublish(self, _fds: list[int], endpoint: str) -> None:
+        for relay in self._relays.pop(endpoint, ()):
+            relay.close()
 
     def _publish(self, fds: list[int], endpoint: dict[str, Any], ports: list[int]) -> None:
         """Pass on what comes to each descriptor to the endpoint's port of the same place in the list."""
