@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...cgroups.facts import merge
-from ...errors import EngineError, SetupError
+from ...errors import SetupError
 from ...networks.data import BRIDGE, Endpoint
 from ...spec import ContainerSpec, LimitRecord, Limits
 from .publish import Published
@@ -182,8 +182,7 @@ class Attachment:
             published.sock.close()
         if self._publisher:  # waited for: whoever comes next may want the same port
             publisher, self._publisher = self._publisher, ""
-            with contextlib.suppress(EngineError):  # it is gone, and its sockets with it
-                self.networks.client.call("unpublish", endpoint=publisher)
+            self.networks.unpublish(publisher)
         if self not in self.networks.attachments:
             return
         names = [e.network for e in self.endpoints]

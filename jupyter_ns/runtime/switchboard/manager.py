@@ -13,7 +13,7 @@ from dataclasses import asdict
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from ...errors import UnsupportedError, UsageError
+from ...errors import EngineError, UnsupportedError, UsageError
 from ...networks.data import (
     BRIDGE,
     DEFAULT_SUBNET,
@@ -284,6 +284,12 @@ class Networks:
         if attachment.begun and self._client is not None and self._client.alive:
             self._client.request("detach", _ignore, endpoint=asdict(endpoint))
         attachment.endpoints.remove(endpoint)
+
+    def unpublish(self, endpoint: str) -> None:
+        """Give back the host's ports that are published for an endpoint."""
+        if self._client is not None and self._client.alive:
+            with contextlib.suppress(EngineError):  # it has just ended, and its sockets with it
+                self._client.call("unpublish", endpoint=endpoint)
 
     def left(self, attachment: Attachment) -> None:
         """A container is on no network any more."""
