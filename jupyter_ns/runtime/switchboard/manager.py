@@ -360,6 +360,7 @@ class Networks:
         network = self.find(reference)
         for endpoint in attachment.endpoints:
             if endpoint.network == network.name:
+                self.client.call("detach", endpoint=asdict(endpoint))  # waited for: who asks next, finds it done
                 self.leave(attachment, endpoint)
                 attachment.wanted = [w for w in attachment.wanted if w.network != network.name]
                 self.refresh([network.name])
