@@ -350,8 +350,9 @@ def received(seconds: float, **options: Any) -> tuple[float, Container]:
         "print(n / (time.monotonic() - begin), flush=True)\n"
     )
     source = (
-        "import socket\ns = socket.create_connection(('sink', 7), 5)\ns.settimeout(None)\n"
-        "try:\n    while True: s.sendall(bytes(1 << 16))\nexcept OSError: pass\n"
+        "import socket, time\ns = socket.create_connection(('sink', 7), 5)\ns.settimeout(1)\n"
+        f"end = time.monotonic() + {seconds} + 1\n"
+        "try:\n    while time.monotonic() < end: s.send(bytes(1 << 16))\nexcept OSError: pass\n"
     )
     lab = {"network": "lab"}
     receiving, sending = (lab | options.pop(side, {}) for side in ("sink", "source"))

@@ -205,7 +205,7 @@ class Switch:
         try:
             tries: dict[str, Any] = {
                 "bridge": lambda: messages.new_bridge("b"),
-                "veth": lambda: messages.new_veth("v", "b", socket.if_nametoindex("b"), "w", "02:42:00:00:00:01", here),
+                "veth": lambda: messages.new_veth("v", "", 0, "w", "02:42:00:00:00:01", here),
                 "tbf": lambda: messages.token_bucket("v", socket.if_nametoindex("v"), 1 << 20),
                 "netem": lambda: messages.emulate("w", socket.if_nametoindex("w"), 1000, 0.0),
             }
@@ -213,7 +213,7 @@ class Switch:
                 try:
                     link.send(make())
                 except OSError as e:
-                    reasons[name] = f"{getattr(e, 'text', name)}: {e.strerror} ({_MODULES[name]})"
+                    reasons[name] = f"{getattr(e, 'text', name)}: {e.strerror or e} ({_MODULES[name]})"
         finally:
             link.close()
             os.close(here)
