@@ -217,8 +217,8 @@ class EngineClient:
         """Send a message over a container's channel, in frames of bounded size."""
         for piece in pieces:
             view = memoryview(piece)
-            for at in range(0, len(view), 4 * protocol.CHUNK):
-                self.send(Kind.CHANNEL_IN, container, bytes(view[at : at + 4 * protocol.CHUNK]))
+            for at in range(0, len(view), protocol.HIGH_WATER):
+                self.send(Kind.CHANNEL_IN, container, bytes(view[at : at + protocol.HIGH_WATER]))
 
     def _flush(self) -> bool:
         with self._write_lock:
@@ -303,7 +303,7 @@ class EngineClient:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(1 << 20)
+            data = self._sock.recv(protocol.CHUNK)
         except BlockingIOError:
             return
         except OSError as e:

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -144,7 +143,7 @@ class Run:
 
     def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
         self._client, self._sink = client, sink
-        self._id = uuid.uuid4().hex + uuid.uuid4().hex
+        self._id = os.urandom(32).hex()
         spec, more = prepared(spec, sink)
         self.container = Container(id=self._id, spec=spec)
         self.container.name = spec.name or made_up_name()
@@ -160,7 +159,6 @@ class Run:
         self._error: Exception | None = None
         self._ended = False
         self._interrupts = 0
-        self._kernel_namespaces = namespaces.read()
         life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
         self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life, **more}
 
@@ -368,7 +366,7 @@ class Run:
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.guest = self._client.facts.guest
-        outside = self._client.facts.namespace_ids or self._kernel_namespaces
+        outside = self._client.facts.namespace_ids or namespaces.read()
         c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         self._endpoints = payload.get("endpoints", [])

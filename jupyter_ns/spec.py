@@ -7,7 +7,7 @@ stream as a map (`to_dict`, `from_dict`), and is compiled to a plan (`jupyter_ns
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple
 
 CGROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -256,8 +256,7 @@ class ContainerSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a map of the fields that differ from their defaults, for the wire."""
-        values = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
-        return {name: _plain(value) for name, value, default in values if value != default}
+        return _changed(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ContainerSpec:
@@ -287,10 +286,22 @@ def _tuples(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Turn dataclasses into maps; asdict() of a whole spec would copy all that is left out in the end."""
     if isinstance(value, tuple):
         return tuple(_plain(v) for v in value)
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return _changed(value) if type(value) in _DEFAULTS else value
 
 
-_DEFAULTS: dict[str, Any] = {f.name: getattr(ContainerSpec(), f.name) for f in fields(ContainerSpec)}
+def _changed(instance: Any) -> dict[str, Any]:
+    """Turn a dataclass into a map of the fields that differ from their defaults."""
+    found = {}
+    for name, default in _DEFAULTS[type(instance)]:
+        value = getattr(instance, name)
+        if value is not default and value != default:
+            found[name] = _plain(value)
+    return found
+
+
+_DEFAULTS: dict[type, list[tuple[str, Any]]] = {
+    kind: [(f.name, f.default_factory() if f.default_factory is not MISSING else f.default) for f in fields(kind)]
+    for kind in (ContainerSpec, Limits, Mount, Device, Port, Ulimit)
+}

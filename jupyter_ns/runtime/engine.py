@@ -36,15 +36,17 @@ from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
 from .private import open_map, probe_private, write_maps
-from .protocol import CHUNK, Kind, Outgoing, Stream
+from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
 from .setup import prepare_host
-from .supervised import HIGH_WATER, Supervised, make_pipes
+from .supervised import Supervised, make_pipes
 from .switchboard.manager import Networks
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
+HEAP_LOOKS = 256
+"""Containers from one look at the engine's heap to the next."""
 
 
 class Engine:
@@ -77,6 +79,10 @@ class Engine:
         self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
+        self._heap_ranges: list[tuple[int, int]] = []
+        self._spawned = 0
+        self._leaving = 0
+        self._syncs: list[str] = []
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
@@ -188,7 +194,7 @@ class Engine:
 
     def _on_kernel(self) -> None:
         try:
-            data = self.sock.recv(4 * CHUNK)
+            data = self.sock.recv(CHUNK)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -235,6 +241,7 @@ class Engine:
                 made = self._build(container, recipe)
         made.id = container
         made.join(network)
+        made.let_go()
         self.containers[container] = made
         self.registry.enter(made, life, name, request)
         made.unpark()
@@ -254,10 +261,17 @@ class Engine:
         self.zygote.preload(modules)
 
     def _on_sync(self, container: str, _: Any) -> None:
-        """Give back what is only held ready, then answer."""
+        """Give back what is only held ready, then answer, once every process that has said it is done has gone."""
         self._parked.drop()
         self.networks.drop_idle()
-        self.tell(Kind.REPLY, container, True)
+        self._syncs.append(container)
+        self.leave(0)
+
+    def leave(self, change: int) -> None:
+        """Count a process that is still to go (1), or has gone (-1)."""
+        self._leaving += change
+        while not self._leaving and self._syncs:
+            self.tell(Kind.REPLY, self._syncs.pop(), True)
 
     @property
     def groups(self) -> Collection[str]:
@@ -336,7 +350,9 @@ class Engine:
                 into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
                 with made.around_clone():
-                    pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
+                    pid, pidfd = core.spawn(
+                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
+                    )
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
             made.watch_cgroup()
@@ -346,6 +362,13 @@ class Engine:
         finally:
             for fd in child.values():
                 os.close(fd)
+
+    def _heap(self) -> list[tuple[int, int]]:
+        """Return what a child is made without; looked at anew now and then, for it grows."""
+        if self._spawned % HEAP_LOOKS == 0:
+            self._heap_ranges = core.heap_ranges()
+        self._spawned += 1
+        return self._heap_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
         pid, status, _ = os.wait4(container.pid, os.WNOHANG)
@@ -409,13 +432,11 @@ class Engine:
             for fd, handler in paused.items():
                 self.watch(fd, handler)
 
-    def tell_started(self, c: Supervised) -> None:
-        """Say that a container's payload is about to run."""
-        self.registry.started(c)
+    def introduction(self, c: Supervised) -> dict[str, Any]:
+        """Return what the kernel is told of a container that stands ready."""
         records = [[r.name, r.requested, r.effective, r.file] for r in c.limit_records]
         payload = {
             "id": c.container_id,
-            "name": c.record.name if c.record is not None else "",
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
@@ -429,8 +450,14 @@ class Engine:
             payload["facts"] = c.recipe.facts.to_dict()
         if c.network is not None:
             payload["endpoints"] = [asdict(e) for e in c.network.endpoints]
+        return payload
+
+    def tell_started(self, c: Supervised) -> None:
+        """Say that a container's payload is about to run."""
+        self.registry.started(c)
         if c.attached:
-            self.tell(Kind.STARTED, c.id, payload)
+            name = c.record.name if c.record is not None else ""
+            self.tell(Kind.STARTED, c.id, (c.introduction or self.introduction(c)) | {"name": name})
 
     def tell_sample(self, c: Supervised, sample: list[Any]) -> None:
         """Pass on a sample, unless the kernel is behind; that of a detached container is kept here."""
@@ -438,6 +465,11 @@ class Engine:
             c.record.usage.append(sample)
         elif self._out.size < HIGH_WATER:
             self.tell(Kind.SAMPLE, c.id, sample)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether much waits for the kernel to take it."""
+        return self._out.size > HIGH_WATER // 2
 
     def hold_back(self, fd: int, handler: Callable[[], None]) -> bool:
         """Stop reading `fd` while the kernel is slow to take what we have; return whether it is."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import select
 import time
-import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -88,7 +87,7 @@ class Parked:
         while len(self._waiting) >= MOST:
             self._drop_one(next(iter(self._waiting)))
         try:
-            made = self._build(uuid.uuid4().hex + uuid.uuid4().hex, recipe, parked=True)
+            made = self._build(os.urandom(32).hex(), recipe, parked=True)
         except OSError:
             return  # not needed: the next run builds its own, and says what is wrong
         self._waiting[recipe.key] = _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))

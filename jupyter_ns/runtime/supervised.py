@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import time
@@ -25,7 +26,7 @@ from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec, LimitRecord
-from ..usage import CUMULATIVE
+from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from .registry import Record
     from .switchboard.attachment import Attachment
 
-HIGH_WATER = 4 * CHUNK
 IDLE_INTERVALS = 8
+PIECES = 8
+"""Reads of a channel whose writer is gone: all that a socket may hold."""
+PROCESSES = SAMPLE_FIELDS.index("pids")
 
 
 @dataclass(slots=True)
@@ -135,6 +138,8 @@ class Supervised:
     status: int | None = None
     exec_errno: int = 0
     namespaces: dict[str, int] = field(default_factory=dict)
+    introduction: dict[str, Any] = field(default_factory=dict)
+    """`Engine.introduction`, of a parked one."""
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
     base_levels: list[Level] = field(default_factory=list)
@@ -143,6 +148,11 @@ class Supervised:
     to_channel: Outgoing = field(default_factory=Outgoing)
     failure: Exception | None = None
     forked_code: int | None = None
+    said_code: int | None = None
+    """The exit code that a cell announced before its process was gone."""
+    leaving: bool = False
+    """Ended for everybody, but its process is still there: disposed of when that is gone, `keep_files` or not."""
+    keep_files: bool = False
 
     def __post_init__(self) -> None:
         self.container_id = self.id
@@ -200,20 +210,31 @@ class Supervised:
                 raise ImageError("its image, or a volume of it, has just been removed")
 
     def on_report(self) -> None:
-        """Read the child's report pipe: it waits, runs, has failed, or has executed its program."""
-        report = core.read_report(self.ends.report)
-        if report is None:
+        """Read the child's report pipe: it waits, runs, has failed, has executed its program, or is done."""
+        try:
+            report = core.read_report(self.ends.report)
+        except BlockingIOError:
+            report = None
+        # While a cell runs, it may write there what it likes.
+        forged = self.recipe.in_zygote and bool(self.timings) and report is not None and report.phase != core.DONE
+        if report is None or forged:
             self.close_fd("report")
             if self.state == "running" and self.failure is None and not self.exec_errno:
                 self.engine.registry.executed(self)
+        elif report.phase == core.DONE:
+            self._on_done(report.step)
         elif report.phase == core.WAITING:
             # Where it was killed while it waited, its end follows.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, BrokenPipeError):
                 self._at_wait(str(self.plan.steps[report.step].args[0]))
             if self.state == "ready" and not self.parked:
-                self.release()
+                self.let_go()
+                if self.state == "running":
+                    self.follow()
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
+            if self.recipe.in_zygote:
+                self.engine.registry.executed(self)
         elif self.plan.steps[report.step].op is Op.EXEC:
             self.exec_errno = report.errno
         else:
@@ -230,7 +251,8 @@ class Supervised:
             return
         os.write(self.ends.go, b"g")
         if label == "layer" and not self.recipe.remapped:
-            self._connect()
+            if self.network is not None:
+                self.network.connect()
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
@@ -256,12 +278,8 @@ class Supervised:
             self.base_levels = self.cgroup.levels("memory")
         self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.state = "ready"
-
-    def unpark(self) -> None:
-        """The payload is wanted: let go now, or as soon as the container is ready."""
-        self.parked = False
-        if self.state == "ready":
-            self.release()
+        if self.parked and not self.spec.networked:
+            self.introduction = self.engine.introduction(self)
 
     def join(self, network: Attachment | None) -> None:
         """Take the place on a network that was reserved for it."""
@@ -269,20 +287,30 @@ class Supervised:
         if network is not None:
             network.container = self
 
-    def _connect(self) -> bool:
-        """Have it connected to its network, if it has one and is wanted; return whether nothing is left to be done."""
-        return self.network is None or (not self.parked and self.network.connect())
+    def on_connected(self) -> None:
+        """It is on its networks: nothing else holds it back."""
+        if self.state == "ready":
+            self.let_go()
+            self.follow()
 
-    def release(self) -> None:
-        """Let a ready child go on to its payload, once it is connected."""
-        if not self._connect():
-            return
-        if self.network is not None and self.sampler is not None:
-            self.sampler.watch_network(self.pid)
-        self.state = "running"
-        self.started = time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
-            os.write(self.ends.go, b"g")
+    def let_go(self) -> None:
+        """Let the child go on to its payload, if it stands ready and is connected."""
+        if self.state == "ready" and (self.network is None or self.network.connect()):
+            if self.network is not None and self.sampler is not None:
+                self.sampler.watch_network(self.pid)
+            self.state = "running"
+            self.started = time.monotonic()
+            with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
+                os.write(self.ends.go, b"g")
+
+    def unpark(self) -> None:
+        """The payload is wanted: follow it now, if it has been let go, or as soon as the container is ready."""
+        self.parked = False
+        if self.state == "running":
+            self.follow()
+
+    def follow(self) -> None:
+        """Tell of the payload that has been let go, and read what it writes."""
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         if self.ends.stderr >= 0:  # a terminal has one output
@@ -492,14 +520,41 @@ class Supervised:
 
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
+        if self.leaving:
+            self.leaving = False
+            self.dispose(keep_files=self.keep_files)
+            self.engine.leave(-1)
+            return
         self.status = status
         if "pid" not in self.namespaces or "pid" in self.spec.without:
             self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         self.take_last_reports()
         self.state = "ended"
 
+    def _on_done(self, code: int) -> None:
+        """The cell is over, and its process has yet to give its memory back, which takes milliseconds: do not wait.
+
+        Where anything else runs in the container, its end is waited for.
+        """
+        self.close_fd("report")
+        if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
+            return
+        self.send_signal(signal.SIGKILL)  # who says so ends
+        self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
+        self.engine.leave(1)
+        for _ in range(PIECES):
+            if self.ends.channel is None or not is_readable(self.ends.channel):
+                break
+            self._read_channel()
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            self._read_stream(name, number)
+            self.close_fd(name)
+        self.close_channel()
+
     def take_last_reports(self) -> None:
         """Read what the child said before it ended; one that ended before its payload began has failed."""
+        if self.ends.report >= 0:
+            os.set_blocking(self.ends.report, False)
         while self.ends.report >= 0:
             self.on_report()
         if self.state in ("building", "ready"):
@@ -519,6 +574,8 @@ class Supervised:
         """Return the exit code as Docker counts."""
         if self.forked_code is not None:
             return self.forked_code
+        if self.said_code is not None:
+            return self.said_code
         if self.exec_errno:
             return 127 if self.exec_errno in (errno.ENOENT, errno.ENOTDIR) else 126
         status = self.status or 0
@@ -640,6 +697,9 @@ class Supervised:
         """
         if self.network is not None:
             self.network.close()
+        if self.leaving:
+            self.keep_files = keep_files
+            return
         self.close_all(keep_files=keep_files)
         if self.sampler is not None:
             self.sampler.close()
@@ -672,6 +732,13 @@ def setup_error(plan: Plan, index: int, number: int) -> SetupError:
         option=step.option,
         cause=cause_of(step, number),
     )
+
+
+def is_readable(fd: int | socket.socket) -> bool:
+    """Whether reading a descriptor would not block."""
+    poll = select.poll()  # select(2) does without descriptors above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def defaults(pid: int, number: int) -> bool:

@@ -77,7 +77,7 @@ class Attachment:
     def connect(self) -> bool:
         """Connect the container, whose network namespace is there; return whether it is connected by now.
 
-        If not, `Supervised.release` is called once it is and the container is ready.
+        If not, `Supervised.on_connected` is called once it is.
         """
         if not self.begun:
             self.begun = True
@@ -128,8 +128,7 @@ class Attachment:
         self.records += [LimitRecord(*r) for r in result or ()]
         if not self._unanswered:
             self.connected = True
-            if container.state == "ready" and not container.parked:
-                container.release()
+            container.on_connected()
 
     # ---- while it runs ----
 
