@@ -24,7 +24,7 @@ from jupyter_ns.frontend.magics import parse_words
 from jupyter_ns.lifecycle import ask
 from jupyter_ns.runner import Cell, Run, Sink
 
-pytestmark = pytest.mark.needs("overlay")
+pytestmark = pytest.mark.needs("overlay", "networks")
 ECHO = """
 import socket
 with socket.create_server(("", 7)) as server:

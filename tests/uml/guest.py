@@ -26,8 +26,10 @@ from collections.abc import Sequence
 
 NO_GUEST = 250
 """Exit status if the guest itself failed."""
-INSMOD = """$b grep -qw overlay /proc/filesystems ||
-    for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done"""
+MODULES = """fs/overlayfs/overlay drivers/net/veth lib/crc-ccitt net/ipv6/ipv6 net/llc/llc net/802/stp net/bridge/bridge
+    net/sched/sch_tbf net/sched/sch_netem"""
+INSMOD = f"""$b grep -qw overlay /proc/filesystems ||
+    for m in {" ".join(MODULES.split())}; do $b insmod {{modules}}/kernel/$m.ko; done"""
 OVERLAY = "$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root"
 READ_ONLY = "$b mount --bind / /mnt/root; $b mount -o remount,bind,ro /mnt/root"
 NOISE = ("Failed to initialize ubd", "mmapper_init", "sysrq: Power Off", "reboot: Power down")
