@@ -14,6 +14,7 @@ from . import units
 from .errors import UsageError
 from .option_checks import check
 from .option_help import complete, help_text, reference
+from .option_network import settle
 from .option_scan import BY_FLAG, OPTIONS, scan
 from .option_types import PURE, Context, Option, RunRequest
 from .spec import ContainerSpec, Limits
@@ -135,6 +136,7 @@ def parse(
     spec = ContainerSpec(
         argv=argv, python=not argv and not entrypoint, limits=Limits(**sections["limits"]), **sections["spec"]
     )
+    spec = settle(spec, given)
     request = RunRequest(spec=spec, **sections["request"])
     check(request, given)
     if all(option.parse in PURE for _, option, _ in scanned):

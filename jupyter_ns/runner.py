@@ -24,6 +24,7 @@ from .container import REFUSED, Change, Container, OOMLimit
 from .errors import EngineError, TransferError, UnsupportedError, UsageError, from_dict
 from .host import HostFacts
 from .namespaces import NamespaceID
+from .networks.data import Endpoint
 from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
@@ -157,6 +158,7 @@ class Run:
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
         self._joined: tuple[str, ...] = ()
+        self._endpoints: list[dict[str, Any]] = []
         self.transfer_error: TransferError | None = None
         self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
         self._streams = {1: _Text("stdout"), 2: _Text("stderr")}
@@ -287,7 +289,12 @@ class Run:
         """Compile the plan once more: it is a pure function of what both sides know."""
         from .plan import build_plan
 
-        inputs = replace(self.plan_inputs(), cgroup_join=self._joined)
+        if self.container.spec.networked and not self._endpoints:  # it has not run: those that it would get
+            from .lifecycle import ask
+
+            self._endpoints = ask("network_preview", spec=self.container.spec.to_dict())
+        endpoints = tuple(Endpoint(**e) for e in self._endpoints)
+        inputs = replace(self.plan_inputs(), cgroup_join=self._joined, endpoints=endpoints)
         return build_plan(self.container.spec, self._facts, inputs)
 
     @staticmethod
@@ -377,6 +384,7 @@ class Run:
         outside = self._client.facts.namespace_ids or namespaces.read()
         c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
+        self._endpoints = payload.get("endpoints", [])
         if "facts" in payload:  # some are found out only when a container needs them
             self._own_facts = HostFacts.from_dict(payload["facts"])
         self._sink.on_started(c)

@@ -114,9 +114,10 @@ def missing(facts: HostFacts, ability: str) -> str:
         return "" if cgroup.base(name) else cgroup.unavailable.get(name, "no such controller")
     if kind == "namespace":
         return facts.namespaces.get(name, "")
-    if ability == "private":
+    if ability in ("private", "networks"):
+        options = {"userns": "private"} if ability == "private" else {"network": "bridge"}
         try:
-            Run(get_client(), ContainerSpec(argv=("true",), workdir="/", userns="private"), Sink()).execute()
+            Run(get_client(), ContainerSpec(argv=("true",), workdir="/", **options), Sink()).execute()
         except UnsupportedError as e:
             return str(e)
         return ""

@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import core, namespaces
@@ -44,6 +44,7 @@ from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
 from .setup import Mounts, look_again, prepare_host
 from .supervised import Supervised, make_pipes
+from .switchboard.manager import Networks
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
@@ -92,6 +93,7 @@ class Engine:
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
+        self.networks = Networks(self)
         self._commands: dict[int, Callable[[str, Any], None]] = {
             Kind.HELLO: self._on_hello,
             Kind.RUN: self._on_run,
@@ -260,10 +262,12 @@ class Engine:
         life = Life(**request.pop("life", {}))
         name = self.registry.free_name(life)
         recipe = self._recipes.get(request, self._facts_for, self._join_files)
-        made = self._parked.take(recipe)
-        if made is None:
-            made = self._build(container, recipe)
+        with self.networks.reserved(recipe.spec, name) as network:
+            made = self._parked.take(recipe)
+            if made is None:
+                made = self._build(container, recipe)
         made.id = container
+        made.join(network)
         made.let_go()
         self.containers[container] = made
         self.registry.enter(made, life, name, request)
@@ -286,6 +290,7 @@ class Engine:
     def _on_sync(self, container: str, _: Any) -> None:
         """Give back what is only held ready, then answer, once every process that has said it is done has gone."""
         self._parked.drop()
+        self.networks.drop_idle()
         self._syncs.append(container)
         self.leave(0)
 
@@ -478,7 +483,7 @@ class Engine:
 
     def introduction(self, c: Supervised) -> dict[str, Any]:
         """Return what the kernel is told of a container that stands ready."""
-        records = [[r.name, r.requested, r.effective, r.file] for r in c.cgroup.records]
+        records = [[r.name, r.requested, r.effective, r.file] for r in c.limit_records]
         payload = {
             "id": c.container_id,
             "pid": c.pid,
@@ -492,6 +497,8 @@ class Engine:
             payload["joined"] = [path.replace(STAND_IN, c.container_id[:12]) for path in c.plan.cgroup_join]
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
+        if c.network is not None:
+            payload["endpoints"] = [asdict(e) for e in c.network.endpoints]
         return payload
 
     def tell_started(self, c: Supervised) -> None:
@@ -537,6 +544,7 @@ class Engine:
                     os.waitpid(container.pid, 0)
             container.dispose()
         self.registry.close()
+        self.networks.close()
         if self._manager is not None:
             self._manager.close()
 

@@ -25,7 +25,7 @@ from ..errors import ImageError, SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
-from ..spec import ContainerSpec
+from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .recipes import Recipe
     from .registry import Record
+    from .switchboard.attachment import Attachment
 
 IDLE_INTERVALS = 8
 PIECES = 8
@@ -110,6 +111,8 @@ class Supervised:
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
     record: Record | None = None
+    network: Attachment | None = None
+    """Its place on a network, if it has one."""
     attached: bool = True
     """Whether the kernel follows it; a detached one is only asked about."""
     container_id: str = ""
@@ -168,6 +171,11 @@ class Supervised:
         """How it is built."""
         return self.recipe.plan
 
+    @property
+    def limit_records(self) -> list[LimitRecord]:
+        """Where each limit went, in its cgroup and on its interfaces."""
+        return [*self.cgroup.records, *(self.network.records if self.network is not None else ())]
+
     # ---- building ----
 
     def adopt(self, pid: int, pidfd: int) -> None:
@@ -225,7 +233,8 @@ class Supervised:
                 self._at_wait(str(self.plan.steps[report.step].args[0]))
             if self.state == "ready" and not self.parked:
                 self.let_go()
-                self.follow()
+                if self.state == "running":
+                    self.follow()
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
             if self.recipe.in_zygote:
@@ -249,6 +258,8 @@ class Supervised:
             return
         os.write(self.ends.go, b"g")
         if label == "layer" and not self.recipe.remapped:
+            if self.network is not None:
+                self.network.connect()
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
@@ -269,7 +280,7 @@ class Supervised:
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self._keep("mount_namespace_fd", os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         self.cgroup.watch(self.pid)
-        if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
+        if self.sampler is not None and self.spec.network == "none" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
         if self.spec.cgroup_parent:
             self.base_levels = self.cgroup.levels_anew("memory")
@@ -277,11 +288,26 @@ class Supervised:
         self.state = "ready"
         if self.parked:
             self.base_sample = self._take_sample()
+        if self.parked and not self.spec.networked:
             self.introduction = self.engine.introduction(self)
 
-    def let_go(self) -> None:
-        """Let the child go on to its payload, if it stands ready."""
+    def join(self, network: Attachment | None) -> None:
+        """Take the place on a network that was reserved for it."""
+        self.network = network
+        if network is not None:
+            network.container = self
+
+    def on_connected(self) -> None:
+        """It is on its networks: nothing else holds it back."""
         if self.state == "ready":
+            self.let_go()
+            self.follow()
+
+    def let_go(self) -> None:
+        """Let the child go on to its payload, if it stands ready and is connected."""
+        if self.state == "ready" and (self.network is None or self.network.connect()):
+            if self.network is not None and self.sampler is not None:
+                self.sampler.watch_network(self.pid)
             self.state = "running"
             self.started = time.monotonic()
             with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
@@ -688,6 +714,8 @@ class Supervised:
 
         With `keep_files`, what the container wrote stays, until it is disposed of once more.
         """
+        if self.network is not None:
+            self.network.close()
         if self.leaving:
             self.keep_files = keep_files
             return

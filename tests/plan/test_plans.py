@@ -271,7 +271,7 @@ PACKAGE = Path(core.__file__).parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(["spec", "units", "namespaces", "errors", "wording", "usage"]),
     frozenset(["host"]),
-    frozenset(["plan", "security", "container", "images"]),
+    frozenset(["plan", "networks", "security", "container", "images"]),
     frozenset(["interchange"]),
     frozenset(["core"]),
     frozenset(["cgroups"]),

@@ -28,8 +28,10 @@ NO_GUEST = 250
 """Exit status if the guest itself failed."""
 OLD_KERNEL = os.environ.get("UML_OLD", str(pathlib.Path(__file__).parents[2] / ".cache/uml-5.10/usr/bin/linux.uml"))
 """Linux 5.10, as scripts/fetch-old-kernel leaves it."""
-INSMOD = """$b grep -qw overlay /proc/filesystems ||
-    for m in fs/overlayfs/overlay drivers/net/veth; do $b insmod {modules}/kernel/$m.ko; done"""
+MODULES = """fs/overlayfs/overlay drivers/net/veth lib/crc-ccitt net/ipv6/ipv6 net/llc/llc net/802/stp net/bridge/bridge
+    net/sched/sch_tbf net/sched/sch_netem"""
+INSMOD = f"""$b grep -qw overlay /proc/filesystems ||
+    for m in {" ".join(MODULES.split())}; do $b insmod {{modules}}/kernel/$m.ko; done"""
 OVERLAY = "$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root"
 PARTS = """$b mount -t tmpfs -o mode=755 root /mnt/root
 for d in proc sys dev mnt root home srv tmp; do $b mkdir /mnt/root/$d; done

@@ -31,6 +31,8 @@ ROW: dict[str, Any] = {
     "finished_s": 0.0,
     "labels": {"b": "2", "a": "1"},
     "network": "none",
+    "endpoints": [{"network": "none", "address": ""}],
+    "ports": [],
     "mounts": ["/a/very/long/path/indeed"],
     "pid": 42,
 }

@@ -14,7 +14,7 @@ from ...units import format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair, integer, quote
 from .html import html_table
-from .text import formatted, human_duration
+from .text import at, formatted, human_duration
 
 HEADS = {
     "ID": "CONTAINER ID",
@@ -77,6 +77,25 @@ def ellipsis(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def networks(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of a container's networks."""
+    return [endpoint["network"] for endpoint in row["endpoints"]]
+
+
+def ports(row: Mapping[str, Any]) -> str:
+    """Word a container's ports.
+
+    Examples
+    --------
+    >>> ports({"ports": [[80, "tcp", "127.0.0.1", 8080], [53, "udp", "", 0]]})
+    '53/udp, 127.0.0.1:8080->80/tcp'
+    """
+    return ", ".join(
+        f"{at(ip, outer)}->{inner}/{protocol}" if outer else f"{inner}/{protocol}"
+        for inner, protocol, ip, outer in sorted(row["ports"], key=lambda port: (port[3], port[0]))
+    )
+
+
 def fields(row: Mapping[str, Any], now: float, *, truncate: bool) -> dict[str, Any]:
     """Return a row's fields, as templates name them."""
     command = command_line(row)
@@ -88,12 +107,12 @@ def fields(row: Mapping[str, Any], now: float, *, truncate: bool) -> dict[str, A
         "RunningFor": f"{human_duration(now - row['created_s'])} ago",
         "Status": status(row, now),
         "State": row["state"],
-        "Ports": row.get("ports", ""),
+        "Ports": ports(row),
         "Names": row["name"],
         "Size": format_decimal_bytes(row.get("size_bytes") or 0),
         "Labels": ",".join(f"{k}={v}" for k, v in sorted(row["labels"].items())),
         "Mounts": ",".join(ellipsis(m, 15) if truncate else m for m in row["mounts"]),
-        "Networks": row["network"],
+        "Networks": ",".join(networks(row)),
         "LocalVolumes": "0",
     }
 
@@ -138,7 +157,9 @@ FILTERS: dict[str, Test] = {
     "before": _older,
     "since": _newer,
     "volume": lambda row, value, _: value in row["mounts"],
-    "network": lambda row, value, _: row["network"] == value,
+    "network": lambda row, value, _: value in networks(row),
+    "publish": lambda row, value, _: value in [f"{p}{s}" for p, t, _, h in row["ports"] if h for s in ("", f"/{t}")],
+    "expose": lambda row, value, _: value in [f"{p}{s}" for p, t, *_ in row["ports"] for s in ("", f"/{t}")],
     "health": lambda row, value, _: (row.get("health") or "none") == value,
 }
 

@@ -19,7 +19,7 @@ from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
 from .html import html_table
 from .templates import compile_template, to_json
-from .text import TOP_WIDTH, rfc3339, tabulate
+from .text import TOP_WIDTH, at, rfc3339, tabulate
 
 # ---- logs ----
 
@@ -203,12 +203,21 @@ def run_diff(console: Console, given: Parsed) -> None:
         console.error("[there are more changes than were collected]\n")
 
 
-def run_port(_console: Console, given: Parsed) -> None:
-    """List published ports: no container has any in this version."""
-    of = given.arguments[0]
-    name = ask("inspect", of=of)["name"]
-    if len(given.arguments) > 1:
-        raise UsageError(f"No public port '{given.arguments[1]}' published for {name}")
+def run_port(console: Console, given: Parsed) -> None:
+    """List published ports, or where one is published."""
+    data = ask("inspect", of=given.arguments[0])
+    published = sorted(
+        f"{inner}/{protocol} -> {at(ip, outer)}" for inner, protocol, ip, outer in data["ports"] if outer
+    )
+    if len(given.arguments) == 1:
+        console.write("".join(f"{line}\n" for line in published))
+        return
+    port, _, protocol = given.arguments[1].partition("/")
+    wanted = f"{port}/{protocol or 'tcp'} -> "
+    found = [line.removeprefix(wanted) for line in published if line.startswith(wanted)]
+    if not found:
+        raise UsageError(f"No public port '{given.arguments[1]}' published for {data['name']}")
+    console.write("".join(f"{line}\n" for line in found))
 
 
 # ---- events ----

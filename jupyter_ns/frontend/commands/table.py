@@ -20,13 +20,11 @@ from .running import EXEC, run_run
 from .stats import STATS
 
 _NOT_HERE = "it is not supported in this version"
-_NO_NETWORKS = "networks are not supported in this version: a container has none, or the host's"
 _NO_SWARM = "there is no cluster here"
 _NO_DAEMON = "there is no daemon here"
 
 ABSENT: dict[str, str] = {
     **dict.fromkeys(("create", "search", "manifest", "buildx", "compose"), _NOT_HERE),
-    "network": _NO_NETWORKS,
     **dict.fromkeys(("swarm", "node", "service", "stack", "secret", "config"), _NO_SWARM),
     **dict.fromkeys(("context", "plugin", "trust"), _NO_DAEMON),
 }

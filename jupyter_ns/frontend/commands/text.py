@@ -61,6 +61,17 @@ def _lines(fill: Callable[[Any], str], rows: Sequence[Mapping[str, Any]]) -> str
     return "".join(fill(row) + "\n" for row in rows)
 
 
+def at(ip: str, port: int) -> str:
+    """Write an address and a port.
+
+    Examples
+    --------
+    >>> at("127.0.0.1", 80), at("::1", 80)
+    ('127.0.0.1:80', '[::1]:80')
+    """
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
 def human_duration(seconds: float) -> str:
     """Word a span of time.
 
