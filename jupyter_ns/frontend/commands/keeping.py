@@ -62,7 +62,9 @@ def _standing_still(name: str, pause: bool) -> Iterator[dict[str, Any]]:
     data: dict[str, Any] = ask("files", of=name)
     if not data["image"]:
         raise UnsupportedError(
-            f"{name} has this machine's own files, which are no image; run it with an image, or bring files out with cp"
+            f"{name} has this machine's own files, and what it wrote is no layer without them: overlayfs takes no "
+            "layer inside another, as the store is inside these files. diff lists what it wrote, cp brings it out; "
+            "what is to be committed begins with an image: run … busybox"
         )
     paused = pause and data["state"] == "running"
     if paused:
