@@ -217,8 +217,8 @@ class EngineClient:
         """Send a message over a container's channel, in frames of bounded size."""
         for piece in pieces:
             view = memoryview(piece)
-            for at in range(0, len(view), 4 * protocol.CHUNK):
-                self.send(Kind.CHANNEL_IN, container, bytes(view[at : at + 4 * protocol.CHUNK]))
+            for at in range(0, len(view), protocol.HIGH_WATER):
+                self.send(Kind.CHANNEL_IN, container, bytes(view[at : at + protocol.HIGH_WATER]))
 
     def _flush(self) -> bool:
         with self._write_lock:
@@ -303,7 +303,7 @@ class EngineClient:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(1 << 20)
+            data = self._sock.recv(protocol.CHUNK)
         except BlockingIOError:
             return
         except OSError as e:
@@ -372,11 +372,12 @@ def running_clients() -> list[EngineClient]:
         return list(_clients.values())
 
 
-def close_client() -> None:
-    """End this process's engines, if there are any."""
+def close_client(on: str = "") -> None:
+    """End this process's engine on a place, or all of them, if there are any."""
     with _lock:
-        while _clients:
-            _clients.popitem()[1].close()
+        for place in [on] if on else list(_clients):
+            if place in _clients:
+                _clients.pop(place).close()
 
 
 def _after_fork_in_child() -> None:

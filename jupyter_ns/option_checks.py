@@ -112,6 +112,8 @@ def _guest(request: RunRequest, given: Given) -> None:
         raise UsageError("--state fork: conflicts with --on guest, as a process cannot move to another kernel")
     if request.spec.network == "host":
         raise UsageError("--network host: conflicts with --on guest, which has no network but its loopback")
+    if request.spec.ports or request.spec.publish_all:
+        raise UsageError("--publish: conflicts with --on guest, whose ports are not this machine's")
 
 
 def _program(request: RunRequest, given: Given) -> None:

@@ -10,7 +10,6 @@ from .option_types import Option, Parser, boolean, choice, plain
 from .security import capabilities, sysctls
 
 _KINDS = tuple((kind.name, kind.isolates) for kind in KINDS)
-_NETWORKS = (("none", "loopback only"), ("host", "the host's network namespace"))
 _USERNS = (("private", "a user namespace of its own"), ("host", "the user namespace that it is started from"))
 _CAPABILITIES = (("ALL", "every capability"), *((name, "capabilities(7)") for name in capabilities.NAMES))
 _SECURITY = (
@@ -43,13 +42,6 @@ def _host_namespace(kind: str, own: tuple[str, ...] = ("",)) -> Parser:
         raise ValueError(f"expected {' or '.join(filter(None, ('host', *own)))}")
 
     return plain(parse)
-
-
-def _network(text: str) -> str:
-    name = text.removeprefix("name=")
-    if name not in dict(_NETWORKS):
-        raise ValueError("only none and host are supported: networks between containers are not built")
-    return name
 
 
 def _sysctl(text: str) -> tuple[tuple[str, str], ...]:
@@ -108,18 +100,6 @@ ISOLATION: tuple[Option, ...] = (
         choices=_KINDS,
         repeatable=True,
         comma_list=True,
-    ),
-    Option(
-        flags=("--network", "--net"),
-        help="none: loopback only; host: the host's network",
-        group="Namespaces",
-        sets="spec.network",
-        parse=plain(_network),
-        metavar="NETWORK",
-        default="none",
-        oci="linux.namespaces",
-        documentation="network_namespaces(7)",
-        choices=_NETWORKS,
     ),
     Option(
         flags=("--userns",),

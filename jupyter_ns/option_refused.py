@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .option_types import Option
 
-_NETWORK = "it needs a network between containers, which this version does not build; use --network host"
+_NETWORK = "networks are IPv4, and containers find each other by name on one that was made with network create"
 _GPU = "GPUs need their vendor's libraries and devices as one; give the devices with --device"
 _TERMINAL = "a cell is no terminal that could be attached and detached"
 _HEALTH = "there is no health check but the one of --health-cmd"
@@ -12,24 +12,10 @@ _STORAGE = "the storage driver is overlayfs, and has no options; what a containe
 _TRUST = "signatures of images are not checked; their digests are"
 _LOG = "the output goes to the notebook; log drivers are not supported"
 _WINDOWS = "it is for Windows containers only"
-_EMULATE = "network emulation needs a network, which this version does not build"
 _RECORD = "experiment records are not supported in this version"
 
 _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
-    _NETWORK: (
-        ("-p", "--publish"),
-        ("--expose",),
-        ("--network-alias", "--net-alias"),
-        ("--ip",),
-        ("--ip6",),
-        ("--link",),
-        ("--link-local-ip",),
-        ("--mac-address",),
-        ("--dns",),
-        ("--dns-search",),
-        ("--dns-option", "--dns-opt"),
-        ("--add-host",),
-    ),
+    _NETWORK: (("--ip6",), ("--link",), ("--link-local-ip",)),
     _GPU: (("--gpus",),),
     _TERMINAL: (("--detach-keys",), ("-a", "--attach")),
     _STORAGE: (("--storage-opt",),),
@@ -41,7 +27,6 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--io-maxiops",),
         ("--isolation",),
     ),
-    _EMULATE: (("--net-rate",), ("--net-delay",), ("--net-loss",)),
     _RECORD: (("--record",), ("--seed",)),
     "real-time time of a cgroup (cpu.rt_runtime_us) exists on version 1 with CONFIG_RT_GROUP_SCHED only, "
     "and is taken from the host's own": (
@@ -55,7 +40,6 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
     "labels from files are not read; use --label": (("--label-file",),),
 }
 _BOOLEANS: dict[str, tuple[tuple[str, ...], ...]] = {
-    _NETWORK: (("-P", "--publish-all"),),
     _TERMINAL: (("--sig-proxy",),),
     _HEALTH: (("--no-healthcheck",),),
     _TRUST: (("--disable-content-trust",),),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from . import units
-from .option_types import Context, Option, boolean, integer, plain
+from .option_types import Context, Option, boolean, integer, plain, pure
 from .spec import CGROUP_NAME, Ulimit
 
 MEMORY_MIN_BYTES = 6 * 1024 * 1024
@@ -47,6 +47,7 @@ def _memory_swap(text: str) -> int | None:
     return -1 if text == "-1" else units.parse_size(text) or None
 
 
+@pure
 def _cpus(text: str, context: Context) -> int | None:
     nano = units.parse_nano_cpus(text)
     # 0.01 is the kernel's least quota, 1 ms, in Docker's period of 100 ms.
@@ -62,6 +63,7 @@ def _cpu_quota(text: str) -> int | None:
     return quota_us if quota_us > 0 else None
 
 
+@pure
 def _cpuset_cpus(text: str, context: Context) -> str | None:
     if not text:
         return None

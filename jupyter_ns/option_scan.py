@@ -16,13 +16,24 @@ from .option_devices import DEVICES
 from .option_files import FILES
 from .option_health import HEALTH
 from .option_isolation import ISOLATION
+from .option_network import NETWORK
 from .option_notebook import NOTEBOOK
 from .option_process import PROCESS
 from .option_refused import REFUSED
 from .option_resources import RESOURCES
 from .option_types import Option
 
-OPTIONS: tuple[Option, ...] = (*RESOURCES, *DEVICES, *FILES, *PROCESS, *HEALTH, *ISOLATION, *NOTEBOOK, *REFUSED)
+OPTIONS: tuple[Option, ...] = (
+    *RESOURCES,
+    *DEVICES,
+    *FILES,
+    *PROCESS,
+    *HEALTH,
+    *ISOLATION,
+    *NETWORK,
+    *NOTEBOOK,
+    *REFUSED,
+)
 """Every option that is known, in the order of the help text; environment files stand before variables."""
 
 BY_FLAG: dict[str, Option] = {flag: option for option in OPTIONS for flag in option.flags}

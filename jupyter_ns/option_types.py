@@ -151,9 +151,19 @@ class RunRequest:
     help: bool = False
 
 
+PURE: set[Parser] = set()
+"""The parsers that give the same value for the same text on the same CPUs, whatever the environment is."""
+
+
+def pure(parser: Parser) -> Parser:
+    """Note that a parser looks at nothing but its text and the CPUs."""
+    PURE.add(parser)
+    return parser
+
+
 def plain(parse: Callable[[str], Any]) -> Parser:
     """Make a `Parser` of a function that needs no context."""
-    return lambda value, _context: parse(value)
+    return pure(lambda value, _context: parse(value))
 
 
 boolean: Parser = plain(units.parse_boolean)

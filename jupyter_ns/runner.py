@@ -14,17 +14,17 @@ import signal
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import namespaces
 from .client import EngineClient
-from .container import Change, Container, OOMLimit
-from .errors import EngineError, TransferError, UsageError, from_dict
+from .container import REFUSED, Change, Container, OOMLimit
+from .errors import EngineError, TransferError, UnsupportedError, UsageError, from_dict
 from .host import HostFacts
 from .namespaces import NamespaceID
+from .networks.data import Endpoint
 from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
@@ -146,7 +146,7 @@ class Run:
 
     def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
         self._client, self._sink = client, sink
-        self._id = uuid.uuid4().hex + uuid.uuid4().hex
+        self._id = os.urandom(32).hex()
         spec, taken = with_volumes_from(client, spec)
         spec, more = prepared(spec, sink)
         if taken:
@@ -158,6 +158,7 @@ class Run:
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
         self._joined: tuple[str, ...] = ()
+        self._endpoints: list[dict[str, Any]] = []
         self.transfer_error: TransferError | None = None
         self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
         self._streams = {1: _Text("stdout"), 2: _Text("stderr")}
@@ -167,7 +168,6 @@ class Run:
         self._goes_on = False
         self.on_end: Callable[[], None] = lambda: None
         """Of a cell in the background: called when its end has been heard of."""
-        self._kernel_namespaces = namespaces.read()
         life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
         self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life, **more}
 
@@ -254,6 +254,8 @@ class Run:
                 remove_anonymous(self._request["anonymous"])
         if self._error is not None:
             c.status = "exited"
+            if isinstance(self._error, UnsupportedError):
+                c.reason = REFUSED
             raise self._error
         return c
 
@@ -287,7 +289,12 @@ class Run:
         """Compile the plan once more: it is a pure function of what both sides know."""
         from .plan import build_plan
 
-        inputs = replace(self.plan_inputs(), cgroup_join=self._joined)
+        if self.container.spec.networked and not self._endpoints:  # it has not run: those that it would get
+            from .lifecycle import ask
+
+            self._endpoints = ask("network_preview", spec=self.container.spec.to_dict())
+        endpoints = tuple(Endpoint(**e) for e in self._endpoints)
+        inputs = replace(self.plan_inputs(), cgroup_join=self._joined, endpoints=endpoints)
         return build_plan(self.container.spec, self._facts, inputs)
 
     @staticmethod
@@ -374,9 +381,10 @@ class Run:
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.guest = self._client.facts.guest
-        outside = self._client.facts.namespace_ids or self._kernel_namespaces
+        outside = self._client.facts.namespace_ids or namespaces.read()
         c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
+        self._endpoints = payload.get("endpoints", [])
         if "facts" in payload:  # some are found out only when a container needs them
             self._own_facts = HostFacts.from_dict(payload["facts"])
         self._sink.on_started(c)
@@ -399,7 +407,7 @@ class Run:
         c.timings = payload["timings"]
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
-        c.peak_memory_bytes, c.peak_memory_source = payload["peak"]
+        c.note_peak(*payload["peak"])
         c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))

@@ -7,7 +7,7 @@ stream as a map (`to_dict`, `from_dict`), and is compiled to a plan (`jupyter_ns
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple
 
 CGROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -44,6 +44,12 @@ class Limits:
     device_write_bps: tuple[tuple[str, int], ...] = ()
     device_read_iops: tuple[tuple[str, int], ...] = ()
     device_write_iops: tuple[tuple[str, int], ...] = ()
+    net_rate_bps: int | None = None
+    """Bytes per second that each of its interfaces sends, and receives."""
+    net_delay_us: int | None = None
+    """How late what it sends is."""
+    net_loss_percent: float | None = None
+    """How much of what it sends gets lost."""
     device_rules: tuple[str, ...] = ()
     """Devices that may be used beside the usual ones: ``c 10:229 rwm``, as devices.allow has it."""
 
@@ -99,6 +105,34 @@ class Mount:
     """volume: leave it empty where the image has files."""
     option: str = ""
     """As the user wrote it, for error messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A port of a container's that is published on the host.
+
+    Attributes
+    ----------
+    container : int
+        The port inside.
+    protocol : str
+        ``tcp`` or ``udp``.
+    ip : str
+        The host's address.
+    host : int
+        The host's port; 0 is any that is free.
+    last : int
+        Where a range of the host's was named for it, the last of it: the first that is free is used.
+    option : str
+        As the user wrote it, for error messages.
+    """
+
+    container: int
+    protocol: str = "tcp"
+    ip: str = "127.0.0.1"
+    host: int = 0
+    last: int = 0
+    option: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +200,20 @@ class ContainerSpec:
     tty: bool = False
     """Whether its standard streams are a terminal."""
     network: str = "none"
+    """``none``, ``host``, ``bridge`` or the name of a network that was made."""
+    network_aliases: tuple[str, ...] = ()
+    ip: str = ""
+    mac_address: str = ""
+    ports: tuple[Port, ...] = ()
+    exposed_ports: tuple[tuple[int, str], ...] = ()
+    """Pairs of a port and ``tcp`` or ``udp``."""
+    publish_all: bool = False
+    """Whether all of `exposed_ports` are published, each on a port that is free."""
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    add_hosts: tuple[tuple[str, str], ...] = ()
+    """Pairs of a name and an address for /etc/hosts."""
     userns: str = ""
     without: tuple[str, ...] = ()
     """From ``--without`` and from ``--pid host``, ``--ipc host``, ``--uts host``, ``--cgroupns host``."""
@@ -203,10 +251,14 @@ class ContainerSpec:
     health_start_period_seconds: float = 0.0
     health_start_interval_seconds: float = 0.0
 
+    @property
+    def networked(self) -> bool:
+        """Whether it is on a network with others."""
+        return self.network not in ("none", "host") and "network" not in self.without
+
     def to_dict(self) -> dict[str, Any]:
         """Return a map of the fields that differ from their defaults, for the wire."""
-        values = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
-        return {name: _plain(value) for name, value, default in values if value != default}
+        return _changed(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ContainerSpec:
@@ -224,6 +276,8 @@ class ContainerSpec:
             d["mounts"] = tuple(Mount(**{k: _tuples(v) for k, v in m.items()}) for m in data["mounts"])
         if "ulimits" in d:
             d["ulimits"] = tuple(Ulimit(**u) for u in data["ulimits"])
+        if "ports" in d:
+            d["ports"] = tuple(Port(**one) for one in data["ports"])
         if "devices" in d:
             d["devices"] = tuple(Device(**one) for one in data["devices"])
         return cls(**d)
@@ -234,10 +288,22 @@ def _tuples(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Turn dataclasses into maps; asdict() of a whole spec would copy all that is left out in the end."""
     if isinstance(value, tuple):
         return tuple(_plain(v) for v in value)
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return _changed(value) if type(value) in _DEFAULTS else value
 
 
-_DEFAULTS: dict[str, Any] = {f.name: getattr(ContainerSpec(), f.name) for f in fields(ContainerSpec)}
+def _changed(instance: Any) -> dict[str, Any]:
+    """Turn a dataclass into a map of the fields that differ from their defaults."""
+    found = {}
+    for name, default in _DEFAULTS[type(instance)]:
+        value = getattr(instance, name)
+        if value is not default and value != default:
+            found[name] = _plain(value)
+    return found
+
+
+_DEFAULTS: dict[type, list[tuple[str, Any]]] = {
+    kind: [(f.name, f.default_factory() if f.default_factory is not MISSING else f.default) for f in fields(kind)]
+    for kind in (ContainerSpec, Limits, Mount, Device, Port, Ulimit)
+}

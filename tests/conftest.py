@@ -114,9 +114,10 @@ def missing(facts: HostFacts, ability: str) -> str:
         return "" if cgroup.base(name) else cgroup.unavailable.get(name, "no such controller")
     if kind == "namespace":
         return facts.namespaces.get(name, "")
-    if ability == "private":
+    if ability in ("private", "networks"):
+        options = {"userns": "private"} if ability == "private" else {"network": "bridge"}
         try:
-            Run(get_client(), ContainerSpec(argv=("true",), workdir="/", userns="private"), Sink()).execute()
+            Run(get_client(), ContainerSpec(argv=("true",), workdir="/", **options), Sink()).execute()
         except UnsupportedError as e:
             return str(e)
         return ""
@@ -200,6 +201,7 @@ def engine(private_tmp: Path, pytestconfig: pytest.Config) -> Iterator[Callable[
         skip_or_fail("engine", str(e))
     yield get_client
     client = get_client()
+    assert client.facts  # a test may have ended the one before; this one may be new
     key = engine_key(client.pid)
     close_client()
     assert not client.alive

@@ -32,6 +32,9 @@ OPTIONS = {
     "device_write_bps": "--device-write-bps",
     "device_read_iops": "--device-read-iops",
     "device_write_iops": "--device-write-iops",
+    "net_rate_bps": "--net-rate",
+    "net_delay_us": "--net-delay",
+    "net_loss_percent": "--net-loss",
     "device_rules": "--device-cgroup-rule",
 }
 BANDWIDTH = frozenset({"nano_cpus", "cpu_quota_us", "cpu_period_us"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import UnsupportedError
@@ -16,12 +16,12 @@ if not sys.platform.startswith("linux"):
 
 from ._core import ffi, lib  # type: ignore[import-not-found]
 
-FAILED, WAITING, RUNNING = lib.JNS_FAILED, lib.JNS_WAITING, lib.JNS_RUNNING
+FAILED, WAITING, RUNNING, DONE = lib.JNS_FAILED, lib.JNS_WAITING, lib.JNS_RUNNING, lib.JNS_DONE
 REPORT = struct.Struct("<4i")
 
 
 class Report(NamedTuple):
-    """What a child said on its report pipe: ``phase`` is `FAILED`, `WAITING` or `RUNNING`."""
+    """What a child said on its report pipe: ``phase`` is `FAILED`, `WAITING`, `RUNNING` or `DONE`."""
 
     phase: int
     step: int
@@ -51,7 +51,44 @@ def _check(result: int) -> int:
     return result
 
 
-def spawn(plan: Plan, fds: Mapping[str, int], *, image: bytes = b"", cgroup_fd: int = -1) -> tuple[int, int]:
+def heap_ranges(maps: Iterable[str] | None = None) -> list[tuple[int, int]]:
+    """Return where this process has its heap: what a child that runs only the core's code does without.
+
+    Parameters
+    ----------
+    maps : iterable of str, optional
+        Lines of proc_pid_maps(5); those of this process by default.
+
+    Returns
+    -------
+    list of (start, length)
+        Of ``[heap]`` and of anonymous memory that stands by itself. Left out is what follows a file's mapping,
+        for that may be the file's own ``.bss``.
+    """
+    if maps is None:
+        with open("/proc/self/maps") as f:
+            return heap_ranges(f.readlines())
+    found = []
+    end_of_file = 0  # where a file's mappings end, its .bss included
+    for line in maps:
+        addresses, mode, _, _, inode, *name = line.split(maxsplit=5)
+        start, end = (int(a, 16) for a in addresses.split("-"))
+        heap = bool(name) and name[0].strip() == "[heap]"
+        if inode != "0" or (start == end_of_file and not heap):
+            end_of_file = end
+        elif mode == "rw-p" and (heap or not name):
+            found.append((start, end - start))
+    return found
+
+
+def spawn(
+    plan: Plan,
+    fds: Mapping[str, int],
+    *,
+    image: bytes = b"",
+    cgroup_fd: int = -1,
+    unneeded: Sequence[tuple[int, int]] = (),
+) -> tuple[int, int]:
     """Clone a child into new namespaces and let it carry out `plan`.
 
     Parameters
@@ -64,6 +101,8 @@ def spawn(plan: Plan, fds: Mapping[str, int], *, image: bytes = b"", cgroup_fd: 
         ``plan.image(fds)``, where the caller has it already.
     cgroup_fd : int
         Directory of a cgroup v2 to be born in (CLONE_INTO_CGROUP, Linux 5.7); -1 for none.
+    unneeded : sequence of (start, length)
+        Memory that the child is made without: `heap_ranges`.
 
     Returns
     -------
@@ -78,9 +117,32 @@ def spawn(plan: Plan, fds: Mapping[str, int], *, image: bytes = b"", cgroup_fd: 
     image = image or plan.image(fds)
     pidfd = ffi.new("int *", -1)
     pid = lib.jns_spawn(
-        plan.clone_flags, cgroup_fd, image, len(image), len(plan.steps), fds["report"], fds["go"], pidfd
-    )
+        plan.clone_flags, cgroup_fd, image, len(image), len(plan.steps), fds["report"], fds["go"], pidfd,
+        ffi.new("jns_range[]", unneeded), len(unneeded),
+    )  # fmt: skip
     return _check(pid), pidfd[0]
+
+
+def hand_plan(go_fd: int, image: bytes, steps: int) -> None:
+    """Give a child that waits in a step of `Op.PLAN` the plan to go on with.
+
+    Parameters
+    ----------
+    go_fd : int
+        The write end of its go pipe; blocks until the pipe has taken it.
+    image : bytes
+        From `Plan.image`.
+    steps : int
+        How many there are.
+
+    Raises
+    ------
+    BrokenPipeError
+        If the child has ended.
+    """
+    data = memoryview(struct.pack("<QQ", len(image), steps) + image)
+    while data:
+        data = data[os.write(go_fd, data) :]
 
 
 def execute_image(

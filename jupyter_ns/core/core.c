@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -159,34 +160,58 @@ static int step_is_sound(const jns_step *step, uint64_t size)
     return step->op != JNS_LINK_UP || step->s[0];
 }
 
-/* Copy the image and check every offset, so that the child need not. The image ends in NUL,
- * so every string in it is terminated. */
+/* Memory of its own, outside of the heap that a child does without. */
+#ifndef __SANITIZE_ADDRESS__
+static unsigned char *image_new(uint64_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void image_free(unsigned char *image, uint64_t size)
+{
+    (void)munmap(image, size);
+}
+#else /* it watches malloc's memory, and the child's code needs the sanitizer's own */
+#undef MADV_DONTFORK
+#define MADV_DONTFORK MADV_NORMAL
+#define image_new(size) malloc(size)
+#define image_free(image, size) free(image)
+#endif
+
+/* Take up an image of our own: check every offset, so that nobody need later. It ends in NUL, so every string
+ * in it is terminated. */
+static int take_up(unsigned char *image, uint64_t size, uint32_t count)
+{
+    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 || image[size - 1] != 0)
+        return -EINVAL;
+    const jns_step *steps = (const jns_step *)(void *)image;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!step_is_sound(&steps[i], size))
+            return -EINVAL;
+        if (steps[i].op == JNS_EXEC)
+            for (int k = 0; k < 3; k++)
+                if (relocate_list(image, size, count * (uint32_t)sizeof(jns_step), steps[i].s[k]))
+                    return -EINVAL;
+    }
+    the_run.image = image;
+    the_run.steps = steps;
+    the_run.count = count;
+    return 0;
+}
+
 static int prepare(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd)
 {
-    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 ||
-        ((const char *)image)[size - 1] != 0)
-        return -EINVAL;
-    the_run.image = malloc(size);
-    if (!the_run.image)
+    unsigned char *copy = image_new(size);
+    if (!copy)
         return -ENOMEM;
-    memcpy(the_run.image, image, size);
-    the_run.steps = (const jns_step *)(void *)the_run.image;
-    the_run.count = count;
+    memcpy(copy, image, size);
+    int r = take_up(copy, size, count);
+    if (r < 0)
+        image_free(copy, size);
     the_run.report_fd = report_fd;
     the_run.go_fd = go_fd;
-    for (uint32_t i = 0; i < count; i++) {
-        const jns_step *step = &the_run.steps[i];
-        if (!step_is_sound(step, size))
-            goto invalid;
-        if (step->op == JNS_EXEC)
-            for (int k = 0; k < 3; k++)
-                if (relocate_list(the_run.image, size, count * (uint32_t)sizeof(jns_step), step->s[k]))
-                    goto invalid;
-    }
-    return 0;
-invalid:
-    free(the_run.image);
-    return -EINVAL;
+    return r;
 }
 
 /* ---- after clone3: raw system calls only ---- */
@@ -246,17 +271,38 @@ static int setns_path(const char *path, int64_t type)
     return r;
 }
 
-static int wait_go(int step)
+static void hear(void *data, uint64_t size)
+{
+    for (uint64_t at = 0; at < size;) {
+        int64_t n = read(the_run.go_fd, (char *)data + at, size - at);
+        if (n == 0 || (n < 0 && errno != EINTR))
+            _exit(125); /* the engine let go of us */
+        at += n > 0 ? (uint64_t)n : 0;
+    }
+}
+
+static void wait_go(int step)
 {
     char byte;
-    int64_t n;
     report(JNS_WAITING, step, 0);
-    do
-        n = read(the_run.go_fd, &byte, 1);
-    while (n < 0 && errno == EINTR);
-    if (n == 0)
-        _exit(125); /* the engine let go of us */
-    return n < 0 ? -1 : 0;
+    hear(&byte, 1);
+}
+
+/* Wait for a plan, and go on with it in place of this one. */
+static int wait_plan(int step)
+{
+    struct {
+        uint64_t size;
+        uint64_t count;
+    } header;
+    report(JNS_WAITING, step, 0);
+    hear(&header, sizeof header);
+    unsigned char *image = image_new(header.size);
+    if (!image)
+        return -1;
+    hear(image, header.size);
+    errno = -take_up(image, header.size, (uint32_t)header.count);
+    return errno ? -1 : 0;
 }
 
 static int drop_bounding(uint64_t keep, int64_t last)
@@ -481,7 +527,10 @@ static int perform(const jns_step *step, int index)
     case JNS_SETNS_PATH:
         return setns_path(s[0], n[0]);
     case JNS_WAIT:
-        return wait_go(index);
+        wait_go(index);
+        return 0;
+    case JNS_PLAN:
+        return wait_plan(index);
     case JNS_PRCTL:
         return prctl((int)n[0], n[1], n[2], n[3], n[4]);
     case JNS_BOUNDING:
@@ -545,7 +594,7 @@ static int perform(const jns_step *step, int index)
     }
 }
 
-/* Walk the steps from `first` up to `end`. Returns the index of the one that failed, having reported it; else `end`. */
+/* Walk the steps from `first` up to `end`; those of a plan that comes meanwhile, from its first. Returns the index of the one that failed, having reported it; else `end`. */
 static uint32_t walk(uint32_t first, uint32_t end)
 {
     int64_t before = now_ns();
@@ -556,14 +605,32 @@ static uint32_t walk(uint32_t first, uint32_t end)
             return i;
         }
         int64_t after = now_ns();
+        if (step->op == JNS_PLAN)
+            return walk(0, the_run.count);
         the_run.running.times[i] = after - before;
         before = after;
     }
     return end;
 }
 
+static int touches(const jns_range *range, const void *start, uint64_t length)
+{
+    return (uintptr_t)start < range->start + range->length && range->start < (uintptr_t)start + length;
+}
+
+/* Keep memory that the child does not need out of its copy (MADV_DONTFORK), or undo that: page tables are what
+ * takes longest in clone3, and the child has nothing of the engine's afterwards. What the steps use is copied,
+ * whatever the ranges say: the image, the_run, and libc's errno. */
+static void leave_out(const jns_range *ranges, uint32_t n, uint64_t size, int advice)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!touches(&ranges[i], &errno, sizeof errno) && !touches(&ranges[i], &the_run, sizeof the_run) &&
+            !touches(&ranges[i], the_run.image, size))
+            (void)madvise((void *)(uintptr_t)ranges[i].start, ranges[i].length, advice); /* ENOMEM: unmapped since */
+}
+
 int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t size, uint32_t count, int report_fd,
-                  int go_fd, int *pidfd)
+                  int go_fd, int *pidfd, const jns_range *unneeded, uint32_t unneeded_count)
 {
     int r = prepare(image, size, count, report_fd, go_fd);
     if (r < 0)
@@ -578,13 +645,15 @@ int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t siz
     } else {
         size_of_args = 64; /* CLONE_ARGS_SIZE_VER0: all that Linux 5.3 knows */
     }
+    leave_out(unneeded, unneeded_count, size, MADV_DONTFORK);
     int64_t pid = syscall(SYS_clone3, &args, size_of_args);
     if (pid == 0) {
         (void)walk(0, count);
         _exit(125);
     }
     int err = errno;
-    free(the_run.image);
+    leave_out(unneeded, unneeded_count, size, MADV_DOFORK);
+    image_free(the_run.image, size);
     return pid < 0 ? -err : pid;
 }
 
@@ -600,7 +669,7 @@ int64_t jns_execute(const void *image, uint64_t size, uint32_t count, uint32_t f
         (void)close(the_run.report_fd);
         (void)close(the_run.go_fd);
     }
-    free(the_run.image);
+    image_free(the_run.image, size);
     return done == end ? 0 : -(int64_t)done - 1;
 }
 

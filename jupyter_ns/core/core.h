@@ -45,11 +45,12 @@ enum jns_op {
     JNS_CHOWN = 38,     /* s0 path, n0 owner, n1 group                            chown(2) */
     JNS_CTTY = 39,      /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
     JNS_OPEN_TREE = 40, /* s0 path, n0 number                                     open_tree(2), a clone of the mount; dup3 */
-    JNS_MOVE_MOUNT = 41 /* s0 target, n0 fd                                       move_mount(2); the fd is closed */
+    JNS_MOVE_MOUNT = 41, /* s0 target, n0 fd                                       move_mount(2); the fd is closed */
+    JNS_PLAN = 42       /* s0 label                         report, read uint64 size, uint64 count, image; go on with it */
 };
 
 /* Phases of a report. */
-enum { JNS_FAILED = 1, JNS_WAITING = 2, JNS_RUNNING = 3 };
+enum { JNS_FAILED = 1, JNS_WAITING = 2, JNS_RUNNING = 3, JNS_DONE = 4 };
 
 enum { JNS_MAX_STEPS = 4096 };
 
@@ -60,7 +61,8 @@ typedef struct {
     uint32_t s[4];
 } jns_step;
 
-/* Sixteen bytes, written at once. JNS_RUNNING is followed by `step` int64 times (ns). */
+/* Sixteen bytes, written at once. JNS_RUNNING is followed by `step` int64 times (ns).
+ * JNS_DONE comes from a Python cell, which is about to end with exit code `step`. */
 typedef struct {
     int32_t phase;
     int32_t step;
@@ -68,11 +70,18 @@ typedef struct {
     int32_t value;
 } jns_report;
 
+/* Addresses of this process's memory, in whole pages. */
+typedef struct {
+    uint64_t start;
+    uint64_t length;
+} jns_range;
+
 /* clone3 with `flags`; the child carries out the plan and never returns.
  * Returns the child's PID and puts its pidfd into *pidfd, or returns -errno.
- * report_fd, go_fd: numbers *before* a JNS_FDS step, which moves them (see core.c). */
+ * report_fd, go_fd: numbers *before* a JNS_FDS step, which moves them (see core.c).
+ * unneeded: memory that the child is made without. */
 int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t size, uint32_t count, int report_fd,
-                  int go_fd, int *pidfd);
+                  int go_fd, int *pidfd, const jns_range *unneeded, uint32_t unneeded_count);
 
 /* Carry out the steps from `first` up to `end` of the plan in the calling process, which must be
  * single-threaded and must be the child of a libc fork; with the last step, say JNS_RUNNING.

@@ -104,6 +104,9 @@ _LIMIT_LABELS = {
     "device_write_bps": "bytes/s written",
     "device_read_iops": "reads/s",
     "device_write_iops": "writes/s",
+    "net_rate_bps": "bytes/s on the network",
+    "net_delay_us": "network delay",
+    "net_loss_percent": "network loss, %",
     "device_rules": "devices",
 }
 

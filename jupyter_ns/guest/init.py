@@ -6,6 +6,7 @@ machine. Mustn't: return, for a kernel whose PID 1 ends panics.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -34,6 +35,17 @@ LINKS = (
 )
 MODULES = "JUPYTER_NS_MODULES"
 """Environment variable: where the kernel's package has its modules."""
+NETWORKS = (
+    "drivers/net/veth.ko",
+    "lib/crc-ccitt.ko",
+    "net/ipv6/ipv6.ko",
+    "net/llc/llc.ko",
+    "net/802/stp.ko",
+    "net/bridge/bridge.ko",
+    "net/sched/sch_tbf.ko",
+    "net/sched/sch_netem.ko",
+)
+"""Modules, in the order in which they need each other."""
 SYSTEM_CALL_COST = "a system call costs 10 to 20 µs there, and all containers share one CPU"
 
 _FINIT_MODULE = 313  # x86, the only architecture with such a kernel in distributions
@@ -95,6 +107,9 @@ def _prepare() -> None:
     with open("/proc/filesystems") as f:
         if "\toverlay\n" not in f.read():
             _load("fs/overlayfs/overlay.ko")
+            for module in NETWORKS:  # nobody here could load them on demand
+                with contextlib.suppress(OSError):  # then there are no networks, and the engine's probe says so
+                    _load(module)
     socket.sethostname("guest")
     _raise_loopback()
 

@@ -24,13 +24,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import ContainerError, EngineError, to_dict
-from ..runtime.protocol import CHUNK, Kind, Outgoing, encode
+from ..runtime.protocol import CHUNK, HIGH_WATER, Kind, Outgoing, encode
 from . import kernel
 from .init import MODULES
 from .line import READY, RECEIPT, WINDOW_BYTES
 
 BOOT_S, POWER_OFF_S = 60.0, 5.0
-HIGH_WATER = 4 * CHUNK
 PREFIX = "jupyter_ns-guest-"
 TAIL_BYTES = 4096
 """Of what the guest's console says, for the error message."""

@@ -108,7 +108,7 @@ def apply(spec: ContainerSpec, config: dict[str, Any], *, over_host: bool = Fals
     spec : ContainerSpec
         An empty ``entrypoint`` string resets the image's.
     config : dict
-        Env, Cmd, Entrypoint, WorkingDir, User, StopSignal, Labels; made by anybody.
+        Env, Cmd, Entrypoint, WorkingDir, User, StopSignal, Labels, ExposedPorts; made by anybody.
     over_host : bool
         Whether the image lies on this machine's own files: then the notebook's directory and environment are there,
         and a Python cell can run.
@@ -151,8 +151,20 @@ def apply(spec: ContainerSpec, config: dict[str, Any], *, over_host: bool = Fals
         workdir=spec.workdir or _text(config, "WorkingDir") or (os.getcwd() if over_host else "/"),
         user=spec.user or _text(config, "User"),
         labels=tuple(labels.items()),
+        exposed_ports=tuple(dict.fromkeys((*spec.exposed_ports, *_ports(config)))),
         stop_signal=str(stop) if stop and spec.stop_signal == "SIGTERM" else spec.stop_signal,
     )
+
+
+def _ports(config: dict[str, Any]) -> tuple[tuple[int, str], ...]:
+    found = []
+    for text in config.get("ExposedPorts") or {}:
+        port, _, protocol = str(text).partition("/")
+        protocol = protocol or "tcp"
+        if not port.isdecimal() or not 0 < int(port) < 65536 or protocol not in ("tcp", "udp"):
+            continue  # such as sctp, which nothing here could publish
+        found.append((int(port), protocol))
+    return tuple(found)
 
 
 def _text(config: dict[str, Any], key: str) -> str:

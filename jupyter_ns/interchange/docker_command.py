@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from ..networks.wiring import has_limits
 from ..spec import ContainerSpec, Mount
 
 IMAGE = "IMAGE"
@@ -129,6 +130,17 @@ def _namespaces(spec: ContainerSpec) -> Words:
         if kind in spec.without:
             yield from (flag, "host")
     yield from ("--network", "host" if "network" in spec.without else spec.network)
+    for port in spec.ports:
+        outer = f"{port.host or ''}{f'-{port.last}' if port.last else ''}"
+        ip = f"[{port.ip}]" if ":" in port.ip else port.ip
+        yield from ("--publish", f"{ip}:{outer}:{port.container}/{port.protocol}")
+    for number, protocol in spec.exposed_ports:
+        yield from ("--expose", f"{number}/{protocol}")
+
+
+def _hosts(spec: ContainerSpec) -> Words:
+    for name, address in spec.add_hosts:
+        yield from ("--add-host", f"{name}:{address}")
 
 
 def _mounts(spec: ContainerSpec) -> Words:
@@ -182,6 +194,14 @@ _OPTIONS: tuple[Callable[[ContainerSpec], Words], ...] = (
     _switch("--init", "init"),
     _stop,
     _namespaces,
+    _each("--network-alias", "network_aliases"),
+    _text("--ip", "ip"),
+    _text("--mac-address", "mac_address"),
+    _switch("--publish-all", "publish_all"),
+    _each("--dns", "dns"),
+    _each("--dns-search", "dns_search"),
+    _each("--dns-option", "dns_options"),
+    _hosts,
     _each("--cap-add", "cap_add"),
     _each("--cap-drop", "cap_drop"),
     _switch("--privileged", "privileged"),
@@ -191,6 +211,7 @@ _OPTIONS: tuple[Callable[[ContainerSpec], Words], ...] = (
     _text("--platform", "platform"),
 )
 _NOTES: tuple[tuple[Callable[[ContainerSpec], bool], str], ...] = (
+    (lambda s: has_limits(s.limits), "--net-rate, --net-delay, --net-loss: Docker has none; tc(8) on its veth does it"),
     (lambda s: not s.image, f"{IMAGE} stands for an image: this machine's own files are none of Docker's"),
     (lambda s: s.python, "a cell of Python has no program; Docker would need one"),
     (lambda s: bool(s.time_offset_seconds), "--time-offset: Docker makes no time namespaces"),

@@ -87,6 +87,8 @@ def configuration(
         notes.append("--init: an OCI runtime has no init of its own; put one into args")
     if spec.timeout_seconds is not None:
         notes.append("--timeout: an OCI runtime has none")
+    if spec.networked:
+        notes.append(f"--network {spec.network}: an OCI runtime leaves networks to others; it has loopback only")
     return Configuration(document, tuple(notes))
 
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import MORE, UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
+from ..networks.data import Endpoint, hosts_text, resolv_text
+from ..networks.wiring import describe, has_limits
 from ..spec import ContainerSpec, Mount
 from .devices import DeviceNode, bind_device, device_steps
 from .finish import become_root, finish_steps, make_workdir
@@ -23,6 +25,7 @@ from .steps import Op, Plan, Step
 RDONLY, NOSUID, NODEV, NOEXEC = MS["MS_RDONLY"], MS["MS_NOSUID"], MS["MS_NODEV"], MS["MS_NOEXEC"]
 REMOUNT, BIND, REC, PRIVATE = MS["MS_REMOUNT"], MS["MS_BIND"], MS["MS_REC"], MS["MS_PRIVATE"]
 MNT_DETACH = 2
+NET_ADMIN = 12
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 DEV_LINKS = (
     ("/proc/self/fd", "fd"),
@@ -62,6 +65,8 @@ class PlanInputs:
         What ``--device`` names.
     bare : bool
         Build the container and wait, as a place for a forked kernel to enter; run nothing.
+    endpoints : tuple of Endpoint
+        What it has on networks, where that is known; no step depends on it.
     lower : tuple of str
         The directories of an image's layers, topmost first; empty for the host's own files.
     above : dict of str to tuple of str
@@ -86,6 +91,7 @@ class PlanInputs:
     lower: tuple[str, ...] = ()
     above: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lacking: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -123,12 +129,21 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
         raise UsageError("--device: expected a mount namespace, which --without mount leaves out")
     if inputs.lacking:
         weakened.append(f"without {', '.join(inputs.lacking)}: the notebook's own processes do not have it")
+    if has_limits(spec.limits) and inputs.capabilities >> NET_ADMIN & 1:
+        weakened.append("--net-rate, --net-delay, --net-loss: with CAP_NET_ADMIN, what it sends can be freed of them")
+    if spec.networked and "mount" in spec.without:
+        weakened.append("names of other containers: /etc/hosts is the host's own, and has none")
     kinds = _kinds(spec, facts, weakened, bare=inputs.bare)
     if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
         weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
-    return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
+    return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs))
+
+
+def connecting(spec: ContainerSpec, inputs: PlanInputs) -> tuple[str, ...]:
+    """List what the engine's switchboard does to connect it."""
+    return tuple(line for endpoint in inputs.endpoints for line in describe(endpoint, spec.limits))
 
 
 def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], *, bare: bool) -> frozenset[str]:
@@ -163,7 +178,7 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], *, bare: 
     if "user" in wanted and not facts.rootless and spec.privileged:
         raise UnsupportedError("--privileged: conflicts with --userns private, whose root has no privileges outside")
     if "mount" in wanted and facts.overlay_error:
-        raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}")
+        raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}{MORE}")
     if spec.time_offset_seconds and "time" not in wanted:
         raise UnsupportedError("--time-offset needs a time namespace, which this container does not have")
     return frozenset(wanted)
@@ -297,6 +312,7 @@ class _Build:
         else:
             yield from self._root()
             yield from self._submounts()
+        yield from self._own_files()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
         root = self.root
@@ -415,8 +431,31 @@ class _Build:
         for directory in ("/root", "/etc-layer", "/etc-layer/etc"):
             yield Step(Op.MKDIR, (s + directory, 0o755))
         yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hostname", host + "\n"))
-        hosts = f"127.0.0.1\tlocalhost {host}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-        yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hosts", hosts))
+        extra = [(address, (name,)) for name, address in self.spec.add_hosts]
+        hosts = hosts_text((), host, (), extra)
+        yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hosts", hosts), option="--add-host" if extra else "")
+        if self._own_resolv:
+            resolv = resolv_text(self.spec.dns, self.spec.dns_search, self.spec.dns_options)
+            yield Step(Op.WRITE, (f"{s}/etc-layer/etc/resolv.conf", resolv), why="who is asked for names")
+
+    @property
+    def _own_resolv(self) -> bool:
+        """On a network of its own, the host's name servers are out of reach: a name that is unknown must fail soon."""
+        return self.spec.networked or bool(self.spec.dns or self.spec.dns_search or self.spec.dns_options)
+
+    def _own_files(self) -> Iterator[Step]:
+        """As Docker does; also because what lies below a mounted overlay must not change, and one of these does."""
+        s, option = self.staging, f"--network {self.spec.network}"
+        if self.spec.networked:
+            hosts = (f"{s}/etc-layer/etc/hosts", f"{s}/root/etc/hosts", None, BIND, None)
+            yield Step(Op.MOUNT, hosts, why="the engine keeps it current", option=option)
+        if self._own_resolv:
+            resolv = (f"{s}/etc-layer/etc/resolv.conf", f"{s}/root/etc/resolv.conf", None, BIND, None)
+            yield Step(Op.MOUNT, resolv, why="the container's own")
+
+    @property
+    def _own_etc(self) -> tuple[str, ...]:
+        return ("/etc/hostname", "/etc/hosts", *(["/etc/resolv.conf"] if self._own_resolv else []))
 
     def _image_root(self) -> Iterator[Step]:
         s = self.staging
@@ -461,7 +500,7 @@ class _Build:
                 above = f"{self.staging}/etc-layer/etc:" if layered else ""
                 yield from self._overlay(index, sub.path, target, "a mount of the host's, copy-on-write", above)
                 continue
-            if self.facts.root_entries and sub.path in ("/etc/hostname", "/etc/hosts"):
+            if self.facts.root_entries and sub.path in self._own_etc:
                 own = f"{self.staging}/etc-layer{sub.path}"
                 yield Step(Op.MOUNT, (own, target, None, BIND, None), why="the container's own")
                 continue
@@ -619,7 +658,8 @@ class _Build:
             if self.spec.domainname:
                 yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
         if "network" in self.kinds:
-            yield Step(Op.LINK_UP, ("lo",), why="loopback, the only interface")
+            only = "loopback" if self.spec.networked else "loopback, the only interface"
+            yield Step(Op.LINK_UP, ("lo",), why=only)
 
 
 OWN_AND_ROOT = ("/", "/tmp", "/dev", "/proc", "/sys")

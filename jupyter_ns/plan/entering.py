@@ -10,7 +10,7 @@ from ..errors import UnsupportedError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
-from .build import DEVICES, MNT_DETACH, PlanInputs, _Build, _kinds, build_plan
+from .build import DEVICES, MNT_DETACH, PlanInputs, _Build, _kinds, build_plan, connecting
 from .devices import device_steps
 from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
 from .steps import MOUNT_FLAGS, Op, Plan, Step
@@ -116,7 +116,7 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
     inputs = replace(inputs, devices=tuple(n for n in inputs.devices if is_below(n.destination, "/dev")))
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened, target=True)
     steps = [*build.entry(), *_again(build), *build.joined(), *finish_steps(spec, facts, inputs)]
-    return Plan(build.clone_flags(), tuple(steps), tuple(weakened))
+    return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs))
 
 
 def _again(build: _Build) -> Iterator[Step]:

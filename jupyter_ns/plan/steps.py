@@ -65,6 +65,7 @@ class Op(IntEnum):
     CTTY = 39
     OPEN_TREE = 40
     MOVE_MOUNT = 41
+    PLAN = 42
 
 
 MOUNT_FLAGS = {
@@ -186,6 +187,7 @@ OPS: dict[Op, OpInfo] = {
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
     Op.CHOWN: OpInfo("chown", "chown(2)", "snn", ("path", "owner", "group")),
     Op.CTTY: OpInfo("ioctl(0, TIOCSCTTY)", "tty_ioctl(4)", "", ()),
+    Op.PLAN: OpInfo("read", "pipe(7)", "s", ("plan",)),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
     Op.IDMAP: OpInfo(
         "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")
@@ -295,11 +297,14 @@ class Plan:
         In order.
     weakened : tuple of str
         What the plan could not give on this host, each with the reason.
+    outside : tuple of str
+        What the engine does meanwhile, and has done before it gives the last go-ahead.
     """
 
     clone_flags: int
     steps: tuple[Step, ...]
     weakened: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
     @property
     def cgroup_join(self) -> tuple[str, ...]:
@@ -313,6 +318,8 @@ class Plan:
         if self.clone_flags:
             lines.append(f"{'':>{width}}  clone3({flag_names(self.clone_flags, _CLONE_FLAGS)})  — clone(2)")
         for i, step in enumerate(self.steps):
+            if step.op is Op.WAIT and step.args == ("go",):
+                lines += [f"{'':>{width}}  the engine, {line}  — rtnetlink(7)" for line in self.outside]
             took = f"{timings[i] * 1e6:7.0f} µs  " if i < len(timings) else ""
             why = f"  — {step.why}" if step.why else ""
             asked = f" [{step.option}]" if step.option else ""

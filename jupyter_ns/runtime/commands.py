@@ -22,6 +22,7 @@ from ..usage import MOVED, SAMPLE_FIELDS
 from . import health
 from .protocol import Kind
 from .registry import ALIVE, Record, Registry
+from .switchboard.commands import NETWORK_COMMANDS, endpoints_of, ports_of
 
 LATER = object()
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -59,6 +60,8 @@ def _row(record: Record) -> dict[str, Any]:
         "finished_s": record.finished_s,
         "labels": dict(record.spec.labels),
         "network": record.spec.network,
+        "endpoints": endpoints_of(record),
+        "ports": ports_of(record),
         "mounts": [m.source or m.destination for m in record.spec.mounts],
         "pid": process.pid if record.alive else 0,
         **health.describe(record),
@@ -84,7 +87,7 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "remove": record.life.remove,
         "detached": record.life.detach,
         "namespaces": process.namespaces,
-        "limits": [list(r) for r in process.cgroup.records],
+        "limits": [list(r) for r in process.limit_records],
         "cgroup": process.cgroup.paths if record.alive else {},
         "weakened": [*registry.engine.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
     }
@@ -268,6 +271,7 @@ def _update(registry: Registry, _request: str, of: str, limits: dict[str, Any], 
     asked = ContainerSpec.from_dict({"limits": limits}).limits
     before = record.spec.limits
     if record.alive:
+        registry.engine.networks.update(record.process.network, asked)
         record.process.cgroup.set(asked)
     merged = merge(before, asked)
     record.spec = replace(record.spec, limits=merged, restart=restart or record.spec.restart)
@@ -277,7 +281,7 @@ def _update(registry: Registry, _request: str, of: str, limits: dict[str, Any], 
             registry.mark(record, MOVED + text)
         record.process.sample_soon()
     return {
-        "limits": [list(r) for r in record.process.cgroup.records],
+        "limits": [list(r) for r in record.process.limit_records],
         "notes": list(record.process.cgroup.notes),
     }
 
@@ -303,6 +307,8 @@ def worded(name: str, value: Any) -> str:
     """Word a limit's value with its unit; none is ``unlimited``."""
     if value is None or (isinstance(value, int) and value < 0):
         return "unlimited"
+    if name == "net_rate_bps":
+        return f"{value} B/s"
     if name.endswith("_bytes"):
         return re.sub(r"(?<=\d)(?=[A-Z])", " ", format_bytes(value))
     return f"{value / 1e9:g}" if name == "nano_cpus" else f"{value}µs" if name.endswith("_us") else str(value)
@@ -451,4 +457,5 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "copy_put": _copy_put,
     "copy_close": _copy_close,
     "cancel": _cancel,
+    **NETWORK_COMMANDS,
 }

@@ -20,30 +20,37 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import core, namespaces
 from ..cgroups import Cgroup, Manager, NoManager, collect_stale, engine_key
+from ..cgroups.devices import ALL
+from ..cgroups.facts import changed
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
-from ..spec import ContainerSpec
+from ..spec import ContainerSpec, Limits
 from . import commands, protocol
+from .blank import become
 from .entering import enter_container, start_again
 from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
 from .private import open_map, probe_private, write_maps
-from .protocol import CHUNK, Kind, Outgoing, Stream
+from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
-from .setup import prepare_host
-from .supervised import HIGH_WATER, Supervised, make_pipes
+from .setup import Mounts, look_again, prepare_host
+from .supervised import Supervised, make_pipes
+from .switchboard.manager import Networks
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
+UNSENT_S = 0.003
+HEAP_LOOKS = 256
+"""Containers from one look at the engine's heap to the next."""
 
 
 class Engine:
@@ -76,9 +83,17 @@ class Engine:
         self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
+        self._heap_ranges: list[tuple[int, int]] = []
+        self._mounts: Mounts | None = None
+        self._spawned = 0
+        self._unsent = False
+        self._leaving = 0
+        self._syncs: list[str] = []
+        self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
+        self.networks = Networks(self)
         self._commands: dict[int, Callable[[str, Any], None]] = {
             Kind.HELLO: self._on_hello,
             Kind.RUN: self._on_run,
@@ -148,9 +163,15 @@ class Engine:
         """Serve until the kernel goes away, then leave nothing behind."""
         try:
             while self._running:
-                for key, mask in self._selector.select(self._do_what_is_due()):
+                left_s = self._do_what_is_due()
+                if self._unsent:
+                    left_s = UNSENT_S if left_s is None else min(left_s, UNSENT_S)
+                ready = self._selector.select(left_s)
+                for key, mask in ready:
                     self._dispatch(key.fd, mask)
                 self._finalise_ended()
+                if self._unsent and not ready:
+                    self._flush()
         finally:
             self._shut_down()
 
@@ -186,7 +207,7 @@ class Engine:
 
     def _on_kernel(self) -> None:
         try:
-            data = self.sock.recv(4 * CHUNK)
+            data = self.sock.recv(CHUNK)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -213,24 +234,41 @@ class Engine:
             raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
         self._hello = hello
         facts, cgroups = prepare_host()
+        self._mounts = Mounts()
         if self._guest:
             facts = replace(facts, guest=self._guest, namespace_ids=namespaces.read())
         self._facts = facts
         collect_stale(cgroups)
         self._manager = Manager(cgroups, engine_key()) if cgroups.version else NoManager(cgroups)
+        self._tell_facts()
+
+    def _tell_facts(self) -> None:
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
+
+    def _look_at_mounts(self) -> None:
+        """Learn the host anew where its mounts have changed: containers are made of them."""
+        assert self._mounts is not None and self._manager is not None
+        if self._mounts.have_changed():
+            self._parked.drop()
+            self._recipes.clear()
+            self._facts, self._private_facts = look_again(self.facts, self._manager.facts), None
+            self._tell_facts()
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
         if "enter" in request:
             enter_container(self, container, request)
             return
+        self._look_at_mounts()
         life = Life(**request.pop("life", {}))
         name = self.registry.free_name(life)
         recipe = self._recipes.get(request, self._facts_for, self._join_files)
-        made = self._parked.take(recipe)
-        if made is None:
-            made = self._build(container, recipe)
+        with self.networks.reserved(recipe.spec, name) as network:
+            made = self._parked.take(recipe)
+            if made is None:
+                made = self._build(container, recipe)
         made.id = container
+        made.join(network)
+        made.let_go()
         self.containers[container] = made
         self.registry.enter(made, life, name, request)
         made.unpark()
@@ -250,9 +288,17 @@ class Engine:
         self.zygote.preload(modules)
 
     def _on_sync(self, container: str, _: Any) -> None:
-        """Give back what is only held ready, then answer."""
+        """Give back what is only held ready, then answer, once every process that has said it is done has gone."""
         self._parked.drop()
-        self.tell(Kind.REPLY, container, True)
+        self.networks.drop_idle()
+        self._syncs.append(container)
+        self.leave(0)
+
+    def leave(self, change: int) -> None:
+        """Count a process that is still to go (1), or has gone (-1)."""
+        self._leaving += change
+        while not self._leaving and self._syncs:
+            self.tell(Kind.REPLY, self._syncs.pop(), True)
 
     @property
     def groups(self) -> Collection[str]:
@@ -277,15 +323,20 @@ class Engine:
         return self._private_facts
 
     def _join_files(self, spec: ContainerSpec, in_zygote: bool) -> tuple[str, ...]:
-        """Learn, from a cgroup made for a moment, how a child joins one; this also tries the limits.
+        """Learn, from a cgroup made for a moment, how a child joins one with limits of these kinds.
 
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
-        cgroup = self.new_cgroup(STAND_IN, spec)
-        try:
-            return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
-        finally:
-            cgroup.remove()
+        limits = limits_of(spec, self.facts)
+        rules = ALL if ALL in limits.device_rules else bool(limits.device_rules)
+        kind = changed(limits, Limits()), rules, spec.cgroup_parent, in_zygote
+        if kind not in self._joins or spec.cgroup_parent:  # a group may be made anew, with other limits
+            cgroup = self.new_cgroup(STAND_IN, spec)
+            try:
+                self._joins[kind] = cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
+            finally:
+                cgroup.remove()
+        return self._joins[kind]
 
     def new_cgroup(self, name: str, spec: ContainerSpec) -> Cgroup:
         """Make a container's cgroup, with its limits.
@@ -296,7 +347,12 @@ class Engine:
             As `Manager.create`.
         """
         assert self._manager is not None
-        return self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        cgroup = self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        if self._guest and spec.limits.memory_bytes:
+            from ..guest.kernel import beyond_memory
+
+            cgroup.notes += beyond_memory(spec.limits.memory_bytes)
+        return cgroup
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
@@ -306,6 +362,14 @@ class Engine:
         OSError
             As clone3(2) and cgroups(7); nothing stays.
         """
+        blank = None if parked else self._parked.take_blank(recipe)
+        if blank is not None:
+            try:
+                become(blank, recipe)
+            except BaseException:
+                blank.discard()
+                raise
+            return blank
         cgroup = self.new_cgroup(container, recipe.spec)
         ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
@@ -331,7 +395,9 @@ class Engine:
                 into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
                 with made.around_clone():
-                    pid, pidfd = core.spawn(recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into)
+                    pid, pidfd = core.spawn(
+                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
+                    )
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
             made.watch_cgroup()
@@ -341,6 +407,13 @@ class Engine:
         finally:
             for fd in child.values():
                 os.close(fd)
+
+    def _heap(self) -> list[tuple[int, int]]:
+        """Return what a child is made without; looked at anew now and then, for it grows."""
+        if self._spawned % HEAP_LOOKS == 0:
+            self._heap_ranges = core.heap_ranges()
+        self._spawned += 1
+        return self._heap_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
         pid, status, _ = os.wait4(container.pid, os.WNOHANG)
@@ -390,7 +463,13 @@ class Engine:
         self._out.put(protocol.encode(kind, container, payload))
         self._flush()
 
+    def tell_soon(self, kind: Kind, container: str, payload: Any) -> None:
+        """Queue a frame that goes with the next one, or after `UNSENT_S`: the kernel wakes up once for both."""
+        self._out.put(protocol.encode(kind, container, payload))
+        self._unsent = True
+
     def _flush(self) -> None:
+        self._unsent = False
         try:
             empty = self._out.flush(self.sock)
         except (BrokenPipeError, ConnectionResetError):
@@ -402,13 +481,11 @@ class Engine:
             for fd, handler in paused.items():
                 self.watch(fd, handler)
 
-    def tell_started(self, c: Supervised) -> None:
-        """Say that a container's payload is about to run."""
-        self.registry.started(c)
-        records = [[r.name, r.requested, r.effective, r.file] for r in c.cgroup.records]
+    def introduction(self, c: Supervised) -> dict[str, Any]:
+        """Return what the kernel is told of a container that stands ready."""
+        records = [[r.name, r.requested, r.effective, r.file] for r in c.limit_records]
         payload = {
             "id": c.container_id,
-            "name": c.record.name if c.record is not None else "",
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
@@ -420,8 +497,17 @@ class Engine:
             payload["joined"] = [path.replace(STAND_IN, c.container_id[:12]) for path in c.plan.cgroup_join]
         if c.recipe.facts is not self.facts:
             payload["facts"] = c.recipe.facts.to_dict()
+        if c.network is not None:
+            payload["endpoints"] = [asdict(e) for e in c.network.endpoints]
+        return payload
+
+    def tell_started(self, c: Supervised) -> None:
+        """Say that a container's payload is about to run."""
+        self.registry.started(c)
         if c.attached:
-            self.tell(Kind.STARTED, c.id, payload)
+            name = c.record.name if c.record is not None else ""
+            tell = self.tell if c.recipe.bare else self.tell_soon  # the kernel forks itself into a bare one
+            tell(Kind.STARTED, c.id, (c.introduction or self.introduction(c)) | {"name": name})
 
     def tell_sample(self, c: Supervised, sample: list[Any]) -> None:
         """Pass on a sample, unless the kernel is behind; that of a detached container is kept here."""
@@ -429,6 +515,11 @@ class Engine:
             c.record.usage.append(sample)
         elif self._out.size < HIGH_WATER:
             self.tell(Kind.SAMPLE, c.id, sample)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether much waits for the kernel to take it."""
+        return self._out.size > HIGH_WATER // 2
 
     def hold_back(self, fd: int, handler: Callable[[], None]) -> bool:
         """Stop reading `fd` while the kernel is slow to take what we have; return whether it is."""
@@ -453,6 +544,7 @@ class Engine:
                     os.waitpid(container.pid, 0)
             container.dispose()
         self.registry.close()
+        self.networks.close()
         if self._manager is not None:
             self._manager.close()
 

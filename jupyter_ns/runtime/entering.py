@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..plan import PlanInputs
 from ..plan.entering import exec_plan, restart_plan
 from ..spec import ContainerSpec
 from .entered import Entered
@@ -83,6 +84,25 @@ def start_again(engine: Engine, record: Record) -> None:
     """
     before, spec, facts = record.process, record.spec, record.process.recipe.facts
     inputs = resolve_inputs(record.id, spec, facts, record.request)
+    had = before.network.wanted if before.network is not None else None
+    with engine.networks.reserved(spec, record.name, had) as network:
+        made, child = _made_again(engine, record, inputs)
+    made.join(network)
+    if "target" in made.recipe.descriptors:
+        child["target"] = os.dup(before.ground_fd if before.ground_fd >= 0 else before.mount_namespace_fd)
+    engine.spawn(made, child)
+    if not spec.stdin_open:
+        made.feed_stdin(None)
+    for kept in KEPT:  # until it has its own, and where it cannot be started
+        setattr(made, kept, getattr(before, kept))
+        setattr(before, kept, -1)
+    before.dispose()
+    record.process = made
+    engine.containers[made.id] = made
+
+
+def _made_again(engine: Engine, record: Record, inputs: PlanInputs) -> tuple[Supervised, dict[str, int]]:
+    before, spec, facts = record.process, record.spec, record.process.recipe.facts
     cgroup = engine.new_cgroup(record.id, spec)
     try:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
@@ -96,14 +116,4 @@ def start_again(engine: Engine, record: Record) -> None:
         raise
     made = Supervised(engine, record.id, recipe, ends, cgroup)
     made.attached, made.record = False, record
-    if "target" in recipe.descriptors:
-        child["target"] = os.dup(before.ground_fd if before.ground_fd >= 0 else before.mount_namespace_fd)
-    engine.spawn(made, child)
-    if not spec.stdin_open:
-        made.feed_stdin(None)
-    for kept in KEPT:  # until it has its own, and where it cannot be started
-        setattr(made, kept, getattr(before, kept))
-        setattr(before, kept, -1)
-    before.dispose()
-    record.process = made
-    engine.containers[made.id] = made
+    return made, child

@@ -165,6 +165,10 @@ class Recipes:
             self._recipes.popitem(last=False)
         return recipe
 
+    def clear(self) -> None:
+        """Drop all, because the host has changed."""
+        self._recipes.clear()
+
     def forget(self, key: bytes) -> None:
         """Drop a recipe, because it failed."""
         self._recipes.pop(key, None)

@@ -167,6 +167,8 @@ class Registry:
         del self._names[old]
         record.name = free
         self._names[free] = record
+        if record.process.network is not None:
+            self.engine.networks.rename(record.process.network, free)
         self.event(record, "rename", oldName=f"/{old}")
 
     # ---- what happens to a container ----

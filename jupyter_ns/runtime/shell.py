@@ -13,6 +13,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from . import channel
+from .protocol import CHUNK
 
 
 class Channel:
@@ -41,7 +42,7 @@ class Channel:
         """
         assert self.sock is not None
         while not self._messages:
-            data = self.sock.recv(1 << 20)
+            data = self.sock.recv(CHUNK)
             if not data:
                 raise EOFError("the notebook's kernel is gone")
             self._messages = self._decoder.feed(data)

@@ -1,7 +1,7 @@
 """One container as the engine sees it: its descriptors, its states, its end.
 
-States: *building* (the child walks its plan) → *ready* (parked at the last wait) →
-*running* → *ended* (PID 1 is reaped, streams are being drained) → finalised.
+States: *blank* (the child has no plan yet: `.blank`) → *building* (it walks its plan) → *ready* (parked at
+the last wait) → *running* → *ended* (PID 1 is reaped, streams are being drained) → finalised.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import time
@@ -24,8 +25,8 @@ from ..errors import ImageError, SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
-from ..spec import ContainerSpec
-from ..usage import CUMULATIVE
+from ..spec import ContainerSpec, LimitRecord
+from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .recipes import Recipe
     from .registry import Record
+    from .switchboard.attachment import Attachment
 
-HIGH_WATER = 4 * CHUNK
 IDLE_INTERVALS = 8
+PIECES = 8
+"""Reads of a channel whose writer is gone: all that a socket may hold."""
+PROCESSES = SAMPLE_FIELDS.index("pids")
 KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
 """Descriptors that hold what a container wrote, also after its end."""
 
@@ -107,6 +111,8 @@ class Supervised:
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
     record: Record | None = None
+    network: Attachment | None = None
+    """Its place on a network, if it has one."""
     attached: bool = True
     """Whether the kernel follows it; a detached one is only asked about."""
     container_id: str = ""
@@ -136,6 +142,8 @@ class Supervised:
     status: int | None = None
     exec_errno: int = 0
     namespaces: dict[str, int] = field(default_factory=dict)
+    introduction: dict[str, Any] = field(default_factory=dict)
+    """`Engine.introduction`, of a parked one."""
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
     base_levels: list[Level] = field(default_factory=list)
@@ -144,6 +152,11 @@ class Supervised:
     to_channel: Outgoing = field(default_factory=Outgoing)
     failure: Exception | None = None
     forked_code: int | None = None
+    said_code: int | None = None
+    """The exit code that a cell announced before its process was gone."""
+    leaving: bool = False
+    """Ended for everybody, but its process is still there: disposed of when that is gone, `keep_files` or not."""
+    keep_files: bool = False
 
     def __post_init__(self) -> None:
         self.container_id = self.id
@@ -157,6 +170,11 @@ class Supervised:
     def plan(self) -> Plan:
         """How it is built."""
         return self.recipe.plan
+
+    @property
+    def limit_records(self) -> list[LimitRecord]:
+        """Where each limit went, in its cgroup and on its interfaces."""
+        return [*self.cgroup.records, *(self.network.records if self.network is not None else ())]
 
     # ---- building ----
 
@@ -196,20 +214,31 @@ class Supervised:
                 raise ImageError("its image, or a volume of it, has just been removed")
 
     def on_report(self) -> None:
-        """Read the child's report pipe: it waits, runs, has failed, or has executed its program."""
-        report = core.read_report(self.ends.report)
-        if report is None:
+        """Read the child's report pipe: it waits, runs, has failed, has executed its program, or is done."""
+        try:
+            report = core.read_report(self.ends.report)
+        except BlockingIOError:
+            report = None
+        # While a cell runs, it may write there what it likes.
+        forged = self.recipe.in_zygote and bool(self.timings) and report is not None and report.phase != core.DONE
+        if report is None or forged:
             self.close_fd("report")
             if self.state == "running" and self.failure is None and not self.exec_errno:
                 self.engine.registry.executed(self)
+        elif report.phase == core.DONE:
+            self._on_done(report.step)
         elif report.phase == core.WAITING:
             # Where it was killed while it waited, its end follows.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, BrokenPipeError):
                 self._at_wait(str(self.plan.steps[report.step].args[0]))
             if self.state == "ready" and not self.parked:
-                self.release()
+                self.let_go()
+                if self.state == "running":
+                    self.follow()
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
+            if self.recipe.in_zygote:
+                self.engine.registry.executed(self)
         elif self.plan.steps[report.step].op is Op.EXEC:
             self.exec_errno = report.errno
         else:
@@ -220,12 +249,17 @@ class Supervised:
             self.engine.write_id_maps(self.pid)
         elif label == "layer":
             self._hold_layer()
+        elif label == "plan":
+            self.state = "blank"
+            return
         elif label == "go":
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             self._on_ready()
             return
         os.write(self.ends.go, b"g")
         if label == "layer" and not self.recipe.remapped:
+            if self.network is not None:
+                self.network.connect()
             # While the child goes on building: everything that it has already entered.
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
@@ -246,13 +280,38 @@ class Supervised:
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
         self._keep("mount_namespace_fd", os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         self.cgroup.watch(self.pid)
-        if self.sampler is not None and self.spec.network != "host" and "network" not in self.spec.without:
+        if self.sampler is not None and self.spec.network == "none" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
-        self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
             self.base_levels = self.cgroup.levels_anew("memory")
         self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
+        if self.parked:
+            self.base_sample = self._take_sample()
+        if self.parked and not self.spec.networked:
+            self.introduction = self.engine.introduction(self)
+
+    def join(self, network: Attachment | None) -> None:
+        """Take the place on a network that was reserved for it."""
+        self.network = network
+        if network is not None:
+            network.container = self
+
+    def on_connected(self) -> None:
+        """It is on its networks: nothing else holds it back."""
+        if self.state == "ready":
+            self.let_go()
+            self.follow()
+
+    def let_go(self) -> None:
+        """Let the child go on to its payload, if it stands ready and is connected."""
+        if self.state == "ready" and (self.network is None or self.network.connect()):
+            if self.network is not None and self.sampler is not None:
+                self.sampler.watch_network(self.pid)
+            self.state = "running"
+            self.started = time.monotonic()
+            with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
+                os.write(self.ends.go, b"g")
 
     def _keep(self, name: str, fd: int) -> None:
         """Take up one of `KEPT`, in place of that of an earlier life."""
@@ -261,17 +320,15 @@ class Supervised:
         setattr(self, name, fd)
 
     def unpark(self) -> None:
-        """The payload is wanted: let go now, or as soon as the container is ready."""
+        """The payload is wanted: follow it now, if it has been let go, or as soon as the container is ready."""
         self.parked = False
-        if self.state == "ready":
-            self.release()
+        if self.state == "running":
+            self.follow()
 
-    def release(self) -> None:
-        """Let a ready child go on to its payload."""
-        self.state = "running"
-        self.started = time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
-            os.write(self.ends.go, b"g")
+    def follow(self) -> None:
+        """Tell of the payload that has been let go, and read what it writes."""
+        if self.base_sample is None and self.sampler is not None:
+            self.base_sample = self._take_sample()  # it has used next to nothing by now
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         if self.ends.stderr >= 0:  # a terminal has one output
@@ -482,14 +539,41 @@ class Supervised:
 
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
+        if self.leaving:
+            self.leaving = False
+            self.dispose(keep_files=self.keep_files)
+            self.engine.leave(-1)
+            return
         self.status = status
         if "pid" not in self.namespaces or "pid" in self.spec.without:
             self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         self.take_last_reports()
         self.state = "ended"
 
+    def _on_done(self, code: int) -> None:
+        """The cell is over, and its process has yet to give its memory back, which takes milliseconds: do not wait.
+
+        Where anything else runs in the container, its end is waited for.
+        """
+        self.close_fd("report")
+        if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
+            return
+        self.send_signal(signal.SIGKILL)  # who says so ends
+        self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
+        self.engine.leave(1)
+        for _ in range(PIECES):
+            if self.ends.channel is None or not is_readable(self.ends.channel):
+                break
+            self._read_channel()
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            self._read_stream(name, number)
+            self.close_fd(name)
+        self.close_channel()
+
     def take_last_reports(self) -> None:
         """Read what the child said before it ended; one that ended before its payload began has failed."""
+        if self.ends.report >= 0:
+            os.set_blocking(self.ends.report, False)
         while self.ends.report >= 0:
             self.on_report()
         if self.state in ("building", "ready"):
@@ -509,6 +593,8 @@ class Supervised:
         """Return the exit code as Docker counts."""
         if self.forked_code is not None:
             return self.forked_code
+        if self.said_code is not None:
+            return self.said_code
         if self.exec_errno:
             return 127 if self.exec_errno in (errno.ENOENT, errno.ENOTDIR) else 126
         status = self.status or 0
@@ -634,6 +720,11 @@ class Supervised:
 
         With `keep_files`, what the container wrote stays, until it is disposed of once more.
         """
+        if self.network is not None:
+            self.network.close()
+        if self.leaving:
+            self.keep_files = keep_files
+            return
         self.close_all(keep_files=keep_files)
         if self.sampler is not None:
             self.sampler.close()
@@ -666,6 +757,13 @@ def setup_error(plan: Plan, index: int, number: int) -> SetupError:
         option=step.option,
         cause=cause_of(step, number),
     )
+
+
+def is_readable(fd: int | socket.socket) -> bool:
+    """Whether reading a descriptor would not block."""
+    poll = select.poll()  # select(2) does without descriptors above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def defaults(pid: int, number: int) -> bool:

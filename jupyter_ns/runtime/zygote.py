@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import importlib
 import os
 import random
@@ -64,7 +65,10 @@ class Zygote:
                 self._preload_one(self._to_preload.pop(0))
 
     def _on_request(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER) + 1)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER) + 1)
+        except ConnectionResetError:  # the engine left without reading our last message
+            return False
         if not data:
             return False
         message = msgpack.unpackb(data)
@@ -119,8 +123,12 @@ class Zygote:
                 payload.open_streams()
                 if message["parked"]:
                     warm_up(self.shell)
+                # Beside others that go on, nothing is to be read into the end of one process.
+                last = -1 if message["enters"] else fcntl.fcntl(REPORT_FD, fcntl.F_DUPFD_CLOEXEC, REPORT_FD)
                 if core.execute_image(image, steps, REPORT_FD, GO_FD, first=wait) == 0:
                     code = payload.run(self.shell, CHANNEL_FD)
+                    if last >= 0:
+                        os.write(last, core.REPORT.pack(core.DONE, code, 0, 0))
         except BaseException:
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())

@@ -12,7 +12,7 @@ import stat
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -491,6 +491,53 @@ def test_wait_ends_the_child_when_the_engine_lets_go() -> None:
     assert core.read_report(read) is None
     os.close(read)
     os.close(pidfd)
+
+
+@contextlib.contextmanager
+def blank() -> Iterator[tuple[int, int, int]]:
+    """Give the PID of a child that waits for a plan, the read end of its report pipe, and its go pipe's write end."""
+    read, report = os.pipe2(os.O_CLOEXEC)
+    go, release = os.pipe2(os.O_CLOEXEC)
+    pairs = (("report", 3), ("go", 4))
+    pid, pidfd = core.spawn(Plan(0, (Step(Op.FDS, (pairs,)), Step(Op.PLAN, ("plan",)))), {"report": report, "go": go})
+    try:
+        for fd in (report, go):
+            os.close(fd)
+        assert core.read_report(read) == (core.WAITING, 1, 0)
+        yield pid, read, release
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for fd in (read, release, pidfd):
+            os.close(fd)
+
+
+def test_plan_goes_on_with_the_plan_that_comes(tmp_path: Path) -> None:
+    """It is longer than a pipe holds, and its steps count from its own first."""
+    made, filler = tmp_path / "made", "x" * 100_000
+    plan = Plan(0, (Step(Op.MKDIR, (str(made), 0o700)), Step(Op.HOSTNAME, (filler,)), Step(Op.WAIT, ("end",))))
+    with blank() as (_, read, release):
+        core.hand_plan(release, plan.image({}), len(plan.steps))
+        assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)  # a name of 100,000 characters
+        assert made.is_dir()
+
+
+@pytest.mark.parametrize("damage", [lambda image: image[:-2], lambda image: b"\xff" * 128 + image[128:]])
+def test_a_plan_that_does_not_hold_together_is_refused(damage: Callable[[bytes], bytes]) -> None:
+    plan = Plan(0, (Step(Op.CHDIR, ("/",)), Step(Op.EXEC, (("/bin/true",), ("true",), ("A=1",)))))
+    with blank() as (_, read, release):
+        core.hand_plan(release, damage(plan.image({})), len(plan.steps))
+        assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)
+        assert core.read_report(read) is None
+
+
+def test_plan_ends_the_child_when_the_engine_lets_go() -> None:
+    with blank() as (_, read, release):
+        os.write(release, b"half")
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, release)  # closes it
+        os.close(null)
+        assert core.read_report(read) is None
 
 
 # ---- images that do not hold together ----

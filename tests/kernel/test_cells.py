@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import missing
 
-from jupyter_ns import Container, namespaces
+from jupyter_ns import Container, core, namespaces
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.container import Change
 from jupyter_ns.errors import SetupError
@@ -172,13 +172,39 @@ def test_garbage_on_the_channel_kills_the_container_only() -> None:
     assert cell("1 + 1")[0].value == 2
 
 
+FIND_REPORT = """
+import os, struct, time
+(report,) = [n for n in range(4, 64) if os.path.exists(f"/proc/self/fd/{n}")
+             and os.readlink(f"/proc/self/fd/{n}").startswith("pipe")]
+"""
+
+
 def test_a_cell_reads_no_descriptor_of_the_engines() -> None:
     links = cell("import os\n[os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if int(n) < 4]")[
         0
     ].value
     assert [link.split(":")[0] for link in links] == ["pipe", "pipe", "pipe", "socket"]
     others = cell("import os\n[n for n in os.listdir('/proc/self/fd') if int(n) >= 4]")[0].value
-    assert len(others) <= 1, others  # the listing's own
+    assert len(others) <= 2, others  # the report pipe, and the listing's own
+    assert cell(FIND_REPORT + "os.read(report, 1)")[0].exit_code == 1  # EBADF: it is there to be written
+
+
+def report(phase: int, step: int) -> str:
+    return FIND_REPORT + f"os.write(report, struct.pack('<4i', {phase}, {step}, 0, 0))\n"
+
+
+def test_a_cell_that_says_it_is_done_ends() -> None:
+    began = time.monotonic()
+    container, _ = cell(report(core.DONE, 7) + "time.sleep(60)")
+    assert (container.exit_code, container.reason) == (7, "exited")
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("phase", [core.FAILED, core.WAITING, core.RUNNING, 99, -1])
+def test_a_cell_that_writes_other_reports_is_not_believed(phase: int) -> None:
+    container, _ = cell(report(phase, 1 << 30) + "time.sleep(0.2)\n3")
+    assert (container.value, container.exit_code) == (3, 0)
+    assert len(container.timings) < 1000
 
 
 CHANGE_ITS_PROGRAM = """

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_ns import Container, options, run
+from jupyter_ns import Container, lifecycle, options, run
 from jupyter_ns.cgroups import sampler
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.errors import ContainerOOMError, UnsupportedError, UsageError
@@ -374,6 +374,8 @@ def test_every_example_runs(name: str, zygote: None, group: Callable[..., str]) 
     if request.spec.cgroup_parent:
         group(request.spec.cgroup_parent)
     given = run("true", name="data", rm=False, volume=["/usr:/shared"]) if request.spec.volumes_from else None
+    if request.spec.network == "lab":
+        lifecycle.ask("network_create", name="lab", subnet="172.28.0.0/16")
     made = Run(get_client(), request.spec, Sink())
     if given is not None:
         given.remove()
@@ -385,4 +387,7 @@ def test_every_example_runs(name: str, zygote: None, group: Callable[..., str]) 
         if name != "--blkio-weight-device":  # needs a disk with the BFQ scheduler, as its documentation says
             raise
         pytest.skip(str(e))
+    finally:
+        if request.spec.network == "lab":
+            lifecycle.ask("network_remove", of="lab")
     assert container.exit_code == (1 if "--no-raise-error" in shlex.split(line) else 0), container.stderr

@@ -180,7 +180,7 @@ def test_the_table_is_the_same_in_c() -> None:
         assert getattr(core.lib, f"JNS_{op.name}") == op
     assert set(OPS) == set(Op)
     in_c = {name for name in dir(core.lib) if name.startswith("JNS_")}
-    phases = {"JNS_FAILED", "JNS_WAITING", "JNS_RUNNING", "JNS_MAX_STEPS"}
+    phases = {"JNS_FAILED", "JNS_WAITING", "JNS_RUNNING", "JNS_DONE", "JNS_MAX_STEPS"}
     assert in_c - phases == {f"JNS_{op.name}" for op in Op}
 
 
@@ -276,7 +276,7 @@ PACKAGE = Path(core.__file__).parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(["spec", "units", "namespaces", "errors", "wording", "usage"]),
     frozenset(["host"]),
-    frozenset(["plan", "security", "container", "images"]),
+    frozenset(["plan", "networks", "security", "container", "images"]),
     frozenset(["interchange"]),
     frozenset(["core"]),
     frozenset(["cgroups"]),

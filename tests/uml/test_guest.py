@@ -76,6 +76,20 @@ def test_root_on_pure_version_2() -> None:
 
 
 @pytest.mark.rung("root-v2")
+def test_networks_of_root() -> None:
+    done = run_python(*PYTEST, "tests/kernel/test_networks.py")
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+@pytest.mark.rung("user-v2")
+def test_networks_of_an_ordinary_user() -> None:
+    done = run_python(*PYTEST, "tests/kernel/test_networks.py", uid=USER)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+@pytest.mark.rung("root-v2")
 def test_limits_on_pure_version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = tmp_path / "disk"
     with image.open("wb") as f:

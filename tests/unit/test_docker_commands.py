@@ -31,6 +31,8 @@ ROW: dict[str, Any] = {
     "finished_s": 0.0,
     "labels": {"b": "2", "a": "1"},
     "network": "none",
+    "endpoints": [{"network": "none", "address": ""}],
+    "ports": [],
     "mounts": ["/a/very/long/path/indeed"],
     "pid": 42,
 }
@@ -166,11 +168,11 @@ def test_names_are_expanded_but_not_in_templates() -> None:
 def test_fields_of_ps() -> None:
     fields = listing.fields(ROW, now=1061.0, truncate=True)
     assert fields["ID"] == "3d837a234188"
-    assert fields["Command"] == '"sh -c while true; d…"'
+    assert fields["Command"] == '"sh -c \'while true; …"'
     assert (fields["Status"], fields["RunningFor"]) == ("Up About a minute", "About a minute ago")
     assert (fields["Labels"], fields["Mounts"]) == ("a=1,b=2", "/a/very/long/p…")
     whole = listing.fields(ROW, now=1061.0, truncate=False)
-    assert whole["ID"] == ROW["id"] and whole["Command"].endswith('done"')
+    assert whole["ID"] == ROW["id"] and whole["Command"].endswith("done'\"")
 
 
 @pytest.mark.parametrize(

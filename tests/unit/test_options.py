@@ -52,7 +52,9 @@ def test_every_row_sets_a_field_or_is_refused() -> None:
 
 def test_every_limit_names_its_kernel_file_and_source() -> None:
     for option in OPTIONS:
-        if option.sets.startswith("limits."):
+        if option.group == "Network" and option.sets.startswith("limits."):
+            assert option.documentation.startswith("tc-")  # a queueing discipline, and no file
+        elif option.sets.startswith("limits."):
             assert option.v1
             assert option.oci.startswith("linux.resources.")
             assert option.documentation
@@ -277,7 +279,27 @@ def test_limits(line: str, expected: Limits) -> None:
         ("--stop-signal 0", "expected a signal"),
         ("--stop-signal SIGRTMIN+99", "expected a signal"),
         ("-l 'a b=c'", "expected KEY=VALUE"),
-        ("--network bridge", "only none and host"),
+        ("--network /lab", "the name of a network"),
+        ("--network container:web", "not supported"),
+        ("--network name=lab,colour=red", "not colour="),
+        ("--network none -p 80", "conflicts with --network none"),
+        ("--network host --net-rate 1mbit", "conflicts with --network host"),
+        ("--without network -p 80", "--without network leaves out"),
+        ("--ip 172.28.0", "IPv4 address"),
+        ("--mac-address 01:00:00:00:00:00", "of one interface"),
+        ("-p 80:81:82:83", "address of the host's"),
+        ("-p 127.0.0.1:80", "IP:HOST_PORT:PORT"),
+        ("-p 80/sctp", "tcp or udp"),
+        ("-p 0", "from 1 to 65535"),
+        ("-p 8000-8002:80-81", "same length"),
+        ("--expose 70000", "from 1 to 65535"),
+        ("--add-host db", "NAME:ADDRESS"),
+        ("--add-host h:host-gateway", "out of reach"),
+        ("--dns name", "address of a name server"),
+        ("--net-rate fast", "10mbit"),
+        ("--net-rate 1bit", "at least 1kbit"),
+        ("--net-delay 2h", "0 to 1h"),
+        ("--net-loss 101%", "0% to 100%"),
         ("--userns keep-id", "expected one of private, host"),
         ("--pid private", "--pid 'private': expected host"),
         ("--pid container:x", "joining another container"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import ContainerError, UsageError
 from ...lifecycle import Request, ask
+from ...option_network import RATES
 from ...option_process import RESTART_CHOICES, parse_restart, parse_signal
 from ...option_resources import RESOURCES
 from ...option_types import Context
@@ -138,7 +139,7 @@ _MOVABLE = (
     *("--blkio-weight", "--cpu-period", "--cpu-quota", "--cpu-shares", "--cpus", "--cpuset-cpus", "--cpuset-mems"),
     *("--memory", "--memory-reservation", "--memory-swap", "--pids-limit"),
 )
-_LIMITS = tuple(option for option in RESOURCES if option.name in _MOVABLE)
+_LIMITS = (*(option for option in RESOURCES if option.name in _MOVABLE), *RATES)
 _LIMIT_FLAGS = tuple(option.name for option in _LIMITS)
 
 

@@ -7,8 +7,9 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ...client import EngineClient
 from ...errors import UsageError
-from ...lifecycle import ask
+from ...lifecycle import ask, client_of
 from ...tree_archives import read_archive, write_archive
 from ...trees import PIECE, Entry, TreeWriter, place_of, prefixed, read_tree
 from ...units import format_decimal_bytes
@@ -56,7 +57,8 @@ def _name_of(path: str) -> str:
 
 
 def _out(container: str, path: str, target: str, given: Parsed) -> tuple[int, list[str]]:
-    begun = ask("copy_out", of=container, path=path, follow=bool(given.get("follow_link")))
+    client = client_of(container)
+    begun = ask("copy_out", client=client, of=container, path=path, follow=bool(given.get("follow_link")))
     number = begun["copy"]
     try:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -68,7 +70,7 @@ def _out(container: str, path: str, target: str, given: Parsed) -> tuple[int, li
             os.close(root)
         writer = TreeWriter(directory, owners=bool(given.get("archive")))
         try:
-            while entries := ask("copy_next", copy=number):
+            while entries := ask("copy_next", client=client, copy=number):
                 for entry in entries:
                     writer.take(prefixed(entry, name))
             writer.close()
@@ -79,23 +81,24 @@ def _out(container: str, path: str, target: str, given: Parsed) -> tuple[int, li
             os.close(directory)
         return writer.written, writer.left
     finally:
-        ask("copy_close", copy=number)
+        ask("copy_close", client=client, copy=number)
 
 
 def _out_as_archive(console: Console, container: str, path: str, given: Parsed) -> tuple[int, list[str]]:
     if console.binary is None:
         raise UsageError("docker cp: a cell is no place for an archive; send it on: cp … - > FILE, or cp … - | tar -t")
-    begun = ask("copy_out", of=container, path=path, follow=bool(given.get("follow_link")))
+    client = client_of(container)
+    begun = ask("copy_out", client=client, of=container, path=path, follow=bool(given.get("follow_link")))
     name = "." if path.endswith("/.") else _name_of(path).strip("/") or "."
 
     def entries() -> Iterator[Entry]:
-        while batch := ask("copy_next", copy=begun["copy"]):
+        while batch := ask("copy_next", client=client, copy=begun["copy"]):
             yield from (prefixed(entry, name) for entry in batch)
 
     try:
         return write_archive(entries(), console.binary)
     finally:
-        ask("copy_close", copy=begun["copy"])
+        ask("copy_close", client=client, copy=begun["copy"])
 
 
 def _in_from_archive(console: Console, container: str, path: str, given: Parsed) -> tuple[int, list[str]]:
@@ -103,27 +106,28 @@ def _in_from_archive(console: Console, container: str, path: str, given: Parsed)
         raise UsageError("docker cp: - reads an archive, which a cell's text is not: cp - CONTAINER:PATH < FILE")
     # As a directory's contents, which go into one that is there; else its name would be the last of the path.
     about: dict[str, Any] = {"source": [".", True, False], "owners": True, "parents": True}
-    begun = ask("copy_in", of=container, path=path, **about)
+    client = client_of(container)
+    begun = ask("copy_in", client=client, of=container, path=path, **about)
     try:
         if begun["name"] != ".":
             raise UsageError(f"docker cp: {container}:{path}: expected a directory that is there")
         with open(console.source, "rb") as raw:
-            return _put(begun["copy"], _batches(read_archive(raw)))
+            return _put(client, begun["copy"], _batches(read_archive(raw)))
     except (tarfile.TarError, EOFError, OSError) as e:
         raise UsageError(f"docker cp: {console.source} is no tar archive, or damaged: {e}") from None
     finally:
-        ask("copy_close", copy=begun["copy"])
+        ask("copy_close", client=client, copy=begun["copy"])
 
 
-def _put(number: int, batches: Iterable[list[Entry]], name: str = ".") -> tuple[int, list[str]]:
+def _put(client: EngineClient, number: int, batches: Iterable[list[Entry]], name: str = ".") -> tuple[int, list[str]]:
     """Have entries written; return the bytes of files, and what was left."""
     written = 0
     left: list[str] = []
     for batch in batches:
         written += sum(len(entry[1]) for entry in batch if entry[0] == "data")
         left += [entry[1] for entry in batch if entry[0] == "left"]
-        ask("copy_put", copy=number, entries=[prefixed(entry, name) for entry in batch])
-    ask("copy_put", copy=number, entries=[])
+        ask("copy_put", client=client, copy=number, entries=[prefixed(entry, name) for entry in batch])
+    ask("copy_put", client=client, copy=number, entries=[])
     return written, left
 
 
@@ -134,11 +138,12 @@ def _in(source: str, container: str, path: str, given: Parsed) -> tuple[int, lis
         raise UsageError(f"docker cp: {source}: no such file or directory")
     is_dir = os.path.isdir(real) and not os.path.islink(real)
     about: dict[str, Any] = {"source": [_name_of(source), is_dir, contents], "owners": bool(given.get("archive"))}
-    begun = ask("copy_in", of=container, path=path, **about)
+    client = client_of(container)
+    begun = ask("copy_in", client=client, of=container, path=path, **about)
     try:
-        return _put(begun["copy"], _batches(_local_tree(real)), begun["name"])
+        return _put(client, begun["copy"], _batches(_local_tree(real)), begun["name"])
     finally:
-        ask("copy_close", copy=begun["copy"])
+        ask("copy_close", client=client, copy=begun["copy"])
 
 
 def _local_tree(path: str) -> Iterator[Entry]:

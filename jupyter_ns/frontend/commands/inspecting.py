@@ -87,21 +87,23 @@ def _host_config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]
         "ContainerIDFile": "",
         "LogConfig": {"Type": "local", "Config": {}},
         "NetworkMode": spec.network,
-        "PortBindings": {},
+        "PortBindings": _bindings(spec),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(most or 0)},
         "AutoRemove": data["remove"],
         "VolumesFrom": list(spec.volumes_from) or None,
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
         "CgroupnsMode": host_or["cgroup"],
-        "Dns": [],
-        "ExtraHosts": None,
+        "Dns": list(spec.dns),
+        "DnsOptions": list(spec.dns_options),
+        "DnsSearch": list(spec.dns_search),
+        "ExtraHosts": [f"{name}:{address}" for name, address in spec.add_hosts] or None,
         "GroupAdd": list(spec.groups) or None,
         "IpcMode": host_or["ipc"],
         "OomScoreAdj": spec.oom_score_adj,
         "PidMode": host_or["pid"],
         "Privileged": spec.privileged,
-        "PublishAllPorts": False,
+        "PublishAllPorts": spec.publish_all,
         "ReadonlyRootfs": spec.readonly,
         "SecurityOpt": list(spec.security_options) or None,
         "UTSMode": host_or["uts"],
@@ -136,6 +138,14 @@ def _host_config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]
 _MODES = {"cgroup": "private", "ipc": "private", "pid": "", "uts": ""}
 
 
+def _bindings(spec: ContainerSpec) -> dict[str, Any]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for p in spec.ports:
+        outer = f"{p.host}-{p.last}" if p.last else str(p.host or "")
+        found.setdefault(f"{p.container}/{p.protocol}", []).append({"HostIp": p.ip, "HostPort": outer})
+    return found
+
+
 def _swap(spec: ContainerSpec) -> int:
     limits = spec.limits
     return limits.memory_swap_bytes or 2 * (limits.memory_bytes or 0)
@@ -157,6 +167,8 @@ def _mount(mount: Mount) -> dict[str, Any]:
 
 
 def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
+    inner = [*spec.exposed_ports, *((p.container, p.protocol) for p in spec.ports)]
+    exposed: dict[str, Any] = {f"{port}/{protocol}": {} for port, protocol in inner}
     return {
         "Hostname": spec.hostname or data["id"][:12],
         "Domainname": spec.domainname,
@@ -164,6 +176,7 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "AttachStdin": False,
         "AttachStdout": not data["detached"],
         "AttachStderr": not data["detached"],
+        **({"ExposedPorts": exposed} if exposed else {}),
         "Tty": spec.tty,
         "OpenStdin": spec.stdin_open,
         "StdinOnce": False,
@@ -197,15 +210,39 @@ def _healthcheck(spec: ContainerSpec) -> dict[str, Any]:
 
 
 def _network(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
-    endpoint = {"IPAMConfig": None, "Links": None, "Aliases": None, "MacAddress": "", "Gateway": "", "IPAddress": ""}
     alive = data["state"] in ("running", "paused")
+    networks = {one["network"]: _endpoint(one, spec) for one in data["endpoints"]}
+    ports: dict[str, Any] = {}
+    for inner, protocol, ip, outer in data["ports"]:
+        bound = [{"HostIp": ip, "HostPort": str(outer)}] if outer else []
+        ports[f"{inner}/{protocol}"] = [*(ports.get(f"{inner}/{protocol}") or []), *bound] or None
+    # As Docker, which says of the default network what it says of each.
+    first = networks.get("bridge", {})
     return {
         "SandboxKey": f"/proc/{data['pid']}/ns/net" if alive else "",
-        "Ports": {},
-        "Gateway": "",
-        "IPAddress": "",
-        "MacAddress": "",
-        "Networks": {spec.network: endpoint},
+        "Ports": ports,
+        "EndpointID": first.get("EndpointID", ""),
+        "Gateway": first.get("Gateway", ""),
+        "IPAddress": first.get("IPAddress", ""),
+        "IPPrefixLen": first.get("IPPrefixLen", 0),
+        "MacAddress": first.get("MacAddress", ""),
+        "Networks": networks,
+    }
+
+
+def _endpoint(one: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
+    ip, _, prefix = one["address"].partition("/")
+    return {
+        "IPAMConfig": {"IPv4Address": spec.ip} if spec.ip and one["network"] == spec.network else None,
+        "Links": None,
+        "Aliases": list(one.get("aliases", ())) or None,
+        "DNSNames": list(one.get("names", ())) or None,
+        "MacAddress": one.get("mac", ""),
+        "NetworkID": one.get("network_id", ""),
+        "EndpointID": one.get("id", ""),
+        "Gateway": one.get("gateway", ""),
+        "IPAddress": ip,
+        "IPPrefixLen": int(prefix or 0),
     }
 
 

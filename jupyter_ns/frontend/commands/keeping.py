@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ...client import get_client
 from ...container import Container
 from ...errors import UnsupportedError
 from ...images import elsewhere
@@ -19,7 +18,7 @@ from ...images.reference import parse_reference
 from ...images.store import Store
 from ...interchange.bundle import write_bundle
 from ...interchange.docker_command import docker_command
-from ...lifecycle import ask
+from ...lifecycle import ask, client_of
 from ...plan import PlanInputs
 from ...runtime.inputs import resolve_inputs
 from ...spec import ContainerSpec
@@ -45,7 +44,7 @@ def _subject(console: Console, name: str) -> _Subject:
     data = ask("files", of=name)
     spec = ContainerSpec.from_dict(data["spec"])
     return _Subject(
-        data["name"], spec, resolve_inputs(data["id"], spec, get_client().facts, data["request"]), data["detached"]
+        data["name"], spec, resolve_inputs(data["id"], spec, client_of(name).facts, data["request"]), data["detached"]
     )
 
 
@@ -105,7 +104,7 @@ def run_export(console: Console, given: Parsed) -> None:
                 "(busybox), or of these files alone (host)"
             )
         directory = os.path.expanduser(bundle)
-        notes = write_bundle(directory, subject.spec, get_client().facts, subject.inputs, name=subject.name)
+        notes = write_bundle(directory, subject.spec, client_of(name).facts, subject.inputs, name=subject.name)
         for note in notes:
             console.error(f"not in the bundle: {note}\n")
         console.line(f"crun run --bundle {shlex.quote(os.path.abspath(directory))} {subject.name}")

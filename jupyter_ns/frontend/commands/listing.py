@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from ...errors import UsageError
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from ...units import format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair, integer, quote
 from .html import html_table
-from .text import formatted, human_duration
+from .text import at, formatted, human_duration
 
 HEADS = {
     "ID": "CONTAINER ID",
@@ -55,8 +55,15 @@ def status(row: Mapping[str, Any], now: float) -> str:
 
 
 def command_line(row: Mapping[str, Any]) -> str:
-    """Return program and arguments with blanks between."""
-    return " ".join([*([row["entrypoint"]] if row["entrypoint"] else []), *row["argv"]])
+    """Return program and arguments with blanks between, as Docker does: an argument with a blank is quoted.
+
+    Examples
+    --------
+    >>> command_line({"entrypoint": "", "argv": ["sh", "-c", "echo one"]})
+    "sh -c 'echo one'"
+    """
+    words: list[str] = [*([row["entrypoint"]] if row["entrypoint"] else []), *row["argv"]]
+    return " ".join(words[:1] + [f"'{word}'" if " " in word else word for word in words[1:]])
 
 
 def ellipsis(text: str, length: int) -> str:
@@ -70,6 +77,25 @@ def ellipsis(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def networks(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of a container's networks."""
+    return [endpoint["network"] for endpoint in row["endpoints"]]
+
+
+def ports(row: Mapping[str, Any]) -> str:
+    """Word a container's ports.
+
+    Examples
+    --------
+    >>> ports({"ports": [[80, "tcp", "127.0.0.1", 8080], [53, "udp", "", 0]]})
+    '53/udp, 127.0.0.1:8080->80/tcp'
+    """
+    return ", ".join(
+        f"{at(ip, outer)}->{inner}/{protocol}" if outer else f"{inner}/{protocol}"
+        for inner, protocol, ip, outer in sorted(row["ports"], key=lambda port: (port[3], port[0]))
+    )
+
+
 def fields(row: Mapping[str, Any], now: float, *, truncate: bool) -> dict[str, Any]:
     """Return a row's fields, as templates name them."""
     command = command_line(row)
@@ -81,12 +107,12 @@ def fields(row: Mapping[str, Any], now: float, *, truncate: bool) -> dict[str, A
         "RunningFor": f"{human_duration(now - row['created_s'])} ago",
         "Status": status(row, now),
         "State": row["state"],
-        "Ports": row.get("ports", ""),
+        "Ports": ports(row),
         "Names": row["name"],
         "Size": format_decimal_bytes(row.get("size_bytes") or 0),
         "Labels": ",".join(f"{k}={v}" for k, v in sorted(row["labels"].items())),
         "Mounts": ",".join(ellipsis(m, 15) if truncate else m for m in row["mounts"]),
-        "Networks": row["network"],
+        "Networks": ",".join(networks(row)),
         "LocalVolumes": "0",
     }
 
@@ -131,7 +157,9 @@ FILTERS: dict[str, Test] = {
     "before": _older,
     "since": _newer,
     "volume": lambda row, value, _: value in row["mounts"],
-    "network": lambda row, value, _: row["network"] == value,
+    "network": lambda row, value, _: value in networks(row),
+    "publish": lambda row, value, _: value in [f"{p}{s}" for p, t, _, h in row["ports"] if h for s in ("", f"/{t}")],
+    "expose": lambda row, value, _: value in [f"{p}{s}" for p, t, *_ in row["ports"] for s in ("", f"/{t}")],
     "health": lambda row, value, _: (row.get("health") or "none") == value,
 }
 
@@ -165,7 +193,7 @@ def run_ps(console: Console, given: Parsed) -> None:
     last = 1 if given.get("latest") else given.get("last", -1)
     everything = given.get("all") or last >= 0 or any(key in ("status", "exited") for key, _ in filters)
     size = bool(given.get("size"))
-    rows: list[Mapping[str, Any]] = ask("list", size=size)
+    rows: list[Mapping[str, Any]] = ask_all("list", size=size)
     rows = chosen(rows, filters)
     rows = [row for row in rows if everything or row["state"] in ("running", "paused", "restarting")]
     rows = rows[:last] if last >= 0 else rows

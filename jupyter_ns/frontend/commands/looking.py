@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ...errors import UsageError
-from ...lifecycle import Request, ask
+from ...errors import UnsupportedError, UsageError
+from ...lifecycle import Request, ask, client_of
 from ...runtime.protocol import CHUNK
 from ...units import parse_duration
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
 from .html import html_table
 from .templates import compile_template, to_json
-from .text import rfc3339, tabulate
+from .text import TOP_WIDTH, at, rfc3339, tabulate
 
 # ---- logs ----
 
@@ -178,6 +178,8 @@ def run_attach(console: Console, given: Parsed) -> None:
 def run_top(console: Console, given: Parsed) -> None:
     """Show a container's processes, with the host's PIDs, by the host's ps(1)."""
     of, *options = given.arguments
+    if client_of(of).facts.guest:
+        raise UnsupportedError(f"docker top: ps(1) here sees no process of a guest; `%docker exec {of} ps` does")
     pids = {str(pid) for pid in ask("top", of=of)}
     done = subprocess.run(["ps", *(options or ["-ef"])], capture_output=True, text=True, errors="replace")
     if done.returncode:
@@ -189,7 +191,7 @@ def run_top(console: Console, given: Parsed) -> None:
     rows = [line.split(None, len(titles) - 1) for line in lines]
     at = titles.index("PID")
     rows = [row for row in rows if len(row) > at and row[at] in pids]
-    console.table(tabulate(["\t".join(row) for row in (titles, *rows)]), html_table(titles, rows))
+    console.table(tabulate(["\t".join(row) for row in (titles, *rows)], TOP_WIDTH), html_table(titles, rows))
 
 
 def run_diff(console: Console, given: Parsed) -> None:
@@ -201,12 +203,21 @@ def run_diff(console: Console, given: Parsed) -> None:
         console.error("[there are more changes than were collected]\n")
 
 
-def run_port(_console: Console, given: Parsed) -> None:
-    """List published ports: no container has any in this version."""
-    of = given.arguments[0]
-    name = ask("inspect", of=of)["name"]
-    if len(given.arguments) > 1:
-        raise UsageError(f"No public port '{given.arguments[1]}' published for {name}")
+def run_port(console: Console, given: Parsed) -> None:
+    """List published ports, or where one is published."""
+    data = ask("inspect", of=given.arguments[0])
+    published = sorted(
+        f"{inner}/{protocol} -> {at(ip, outer)}" for inner, protocol, ip, outer in data["ports"] if outer
+    )
+    if len(given.arguments) == 1:
+        console.write("".join(f"{line}\n" for line in published))
+        return
+    port, _, protocol = given.arguments[1].partition("/")
+    wanted = f"{port}/{protocol or 'tcp'} -> "
+    found = [line.removeprefix(wanted) for line in published if line.startswith(wanted)]
+    if not found:
+        raise UsageError(f"No public port '{given.arguments[1]}' published for {data['name']}")
+    console.write("".join(f"{line}\n" for line in found))
 
 
 # ---- events ----

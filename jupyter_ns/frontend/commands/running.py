@@ -12,6 +12,7 @@ from ... import options
 from ...api import parse_words
 from ...client import get_client
 from ...errors import EngineError, UsageError
+from ...lifecycle import client_of
 from ...option_process import PROCESS
 from ...option_scan import scan
 from ...option_types import Context, RunRequest
@@ -162,7 +163,7 @@ def run_exec(console: Console, given: Parsed) -> None:
         if given.get(key):
             changes[field] = given.get(key)
     sink = _Sink(console, quiet=True)
-    run = Run(get_client(), ContainerSpec(argv=tuple(argv), python=not argv), sink)
+    run = Run(client_of(name), ContainerSpec(argv=tuple(argv), python=not argv), sink)
     run.enters(name, detach=detach, environment=environment, **changes)
     sink.run = run
     if not argv:

@@ -15,7 +15,7 @@ from ...images import volumes
 from ...images.record import Image
 from ...images.store import Store
 from ...images.volumes import Volume
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from ...units import format_bytes, format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
@@ -122,7 +122,7 @@ def usage_rows(store: Store) -> list[dict[str, Any]]:
     found = volumes.volumes(store)
     volume_sizes = {v.name: volumes.volume_bytes(v) for v in found}
     busy_volumes = {v.name for v in found if volumes.in_use(store, v.name)}
-    containers = ask("list", size=True)
+    containers = ask_all("list", size=True)
     written = [row["size_bytes"] for row in containers]
     ended = [row["size_bytes"] for row in containers if row["state"] not in ("running", "paused", "restarting")]
     total, volume_total = sum(sizes.values()), sum(volume_sizes.values())
@@ -170,7 +170,7 @@ def _verbose(store: Store) -> str:
     for image in store.images():
         for chain in image.chains:
             chains[chain] = chains.get(chain, 0) + 1
-    rows = ask("list", size=True)
+    rows = ask_all("list", size=True)
     used = [image.id for row in rows for image in _images_of(store, row["image"])]
     images = ["REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS"]
     for row in image_rows(store, truncate=True):
@@ -221,7 +221,7 @@ def run_system_prune(console: Console, given: Parsed) -> None:
 def information() -> dict[str, Any]:
     """Describe this machine as ``docker info`` does."""
     facts, store = get_client().facts, Store()
-    states = [row["state"] for row in ask("list")]
+    states = [row["state"] for row in ask_all("list")]
     security = [] if facts.seccomp_error else ["name=seccomp,profile=builtin"]
     security += ["name=rootless"] if facts.rootless else []
     security += ["name=cgroupns"] if not facts.namespaces.get("cgroup") else []

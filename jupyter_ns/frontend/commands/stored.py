@@ -1,4 +1,4 @@
-"""What there is of Docker's subcommands about images, volumes and the system: one table, names of two words too."""
+"""Docker's subcommands about images, volumes, networks and the system: one table, names of two words too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from .console import Console
 from .grammar import Command, parse
 from .image_table import IMAGES
 from .images import let_go
+from .networks import NETWORKS
 from .storage import STORAGE
 
-STORED: dict[str, Command] = {command.name: command for command in (*IMAGES, *STORAGE)}
+STORED: dict[str, Command] = {command.name: command for command in (*IMAGES, *STORAGE, *NETWORKS)}
 _BY_ANYBODY = frozenset(
     f"{group}{name}"
     for group, listed in (
@@ -19,12 +20,13 @@ _BY_ANYBODY = frozenset(
         ("image ", "ls list inspect tag save push"),
         ("volume ", "ls create inspect"),
         ("system ", "df info"),
+        ("network ", "ls create inspect rm prune connect disconnect"),
     )
     for name in listed.split()
 )
 """What needs no privilege over files of other owners."""
 GROUPS = frozenset(name.split()[0] for name in STORED if " " in name)
-"""First words of names of two: ``image``, ``volume``, ``system``."""
+"""First words of names of two: ``image``, ``volume``, ``system``, ``network``."""
 
 
 def dispatch(console: Console, words: list[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from ...errors import UsageError
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from . import stored
 from .about import VERSION
 from .acting import ACTING
@@ -20,13 +20,11 @@ from .running import EXEC, run_run
 from .stats import STATS
 
 _NOT_HERE = "it is not supported in this version"
-_NO_NETWORKS = "networks are not supported in this version: a container has none, or the host's"
 _NO_SWARM = "there is no cluster here"
 _NO_DAEMON = "there is no daemon here"
 
 ABSENT: dict[str, str] = {
     **dict.fromkeys(("create", "search", "manifest", "buildx", "compose"), _NOT_HERE),
-    "network": _NO_NETWORKS,
     **dict.fromkeys(("swarm", "node", "service", "stack", "secret", "config"), _NO_SWARM),
     **dict.fromkeys(("context", "plugin", "trust"), _NO_DAEMON),
 }
@@ -60,7 +58,7 @@ def complete(command: Command, fragment: str) -> list[str]:
         return [f for flag in command.flags if not flag.refuse for f in flag.flags if f.startswith(fragment)]
     if not command.most or ("CONTAINER" not in command.usage and "NAME" not in command.usage):
         return []
-    return [row["name"] for row in ask("list") if row["name"].startswith(fragment)]
+    return [row["name"] for row in ask_all("list") if row["name"].startswith(fragment)]
 
 
 def dispatch(console: Console, words: list[str], *, magic: str = "docker") -> None:
