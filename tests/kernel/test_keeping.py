@@ -195,6 +195,9 @@ def test_a_container_of_the_hosts_files_is_committed(docker: Docker) -> None:
     history = docker("history mine:2")
     assert "this machine's own files" in history.splitlines()[-1] and "lesson" in history
     assert json.loads(docker("inspect mine:2"))[0]["Parent"] == "host"
+    drawn = docker("layers mine:1").split()
+    assert "/srv/made" in drawn and "/etc" not in drawn
+    assert docker("layers mine:1 /etc/shells") == ("/etc/shells: layer 1 hides it\n/etc/shells: this machine has it\n")
 
 
 def test_such_an_image_stays_here(docker: Docker, tmp_path: Path) -> None:
