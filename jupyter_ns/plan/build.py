@@ -89,6 +89,14 @@ class PlanInputs:
     lacking: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
 
+    @property
+    def all_groups(self) -> tuple[int, ...]:
+        """The supplementary groups, the payload's own first, as Docker has it.
+
+        A program that sets its group ID would otherwise leave its user's (CVE-2022-36109).
+        """
+        return tuple(dict.fromkeys((self.gid, *self.groups)))
+
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
     """Compile the plan of one container.
