@@ -32,8 +32,8 @@ LINKS = (
     ("/proc/self/fd/1", "stdout"),
     ("/proc/self/fd/2", "stderr"),
 )
-MODULES = "JUPYTER_NS_MODULES"
-"""Environment variable: where the kernel's package has its modules."""
+MODULES, DRAWBACK = "JUPYTER_NS_MODULES", "JUPYTER_NS_DRAWBACK"
+"""Environment variables: where the kernel's package has its modules; what the place of the guest's memory costs."""
 SYSTEM_CALL_COST = "a system call costs 10 to 20 µs there, and all containers share one CPU"
 
 _FINIT_MODULE = 313  # x86, the only architecture with such a kernel in distributions
@@ -73,7 +73,8 @@ def _serve(line: Line, guest: str) -> None:
             _libc.prctl(15, b"jupyter-ns-engi", 0, 0, 0)  # PR_SET_NAME
             from ..runtime import engine
 
-            engine.serve(line, guest=f"{guest}; {SYSTEM_CALL_COST}")
+            costs = [SYSTEM_CALL_COST, os.environ.get(DRAWBACK, "")]
+            engine.serve(line, guest="; ".join([guest, *filter(None, costs)]))
             code = 0
         except BaseException:
             traceback.print_exc()
