@@ -501,8 +501,8 @@ def test_nothing_outlives_an_engine_that_is_killed() -> None:
 
 def test_what_was_sent_arrives_although_the_sender_has_ended(net: Callable[..., str]) -> None:
     count = (
-        "import socket\nserver = socket.create_server(('', 7))\nprint('ready', flush=True)\nclient = server.accept()[0]\n"
-        "n = 0\nwhile piece := client.recv(65536): n += len(piece)\nprint(n, flush=True)"
+        "import socket\nserver = socket.create_server(('', 7))\nprint('ready', flush=True)\nc = server.accept()[0]\n"
+        "n = 0\nwhile piece := c.recv(65536): n += len(piece)\nprint(n, flush=True)"
     )
     lab = net("lab")
     with there(sys.executable, "-c", count, network=lab, name="sink") as sink:
