@@ -2,9 +2,9 @@
 
 Notes
 -----
-pyroute2 knows all of netlink; of that, this needs six messages. Importing it takes longer than twenty containers'
-starts, and its sockets run an event loop, with threads, in a process that forks. So these are written out here: each
-is one system call's argument, and is described as one in a plan.
+pyroute2 knows all of netlink; of that, this needs ten messages. Importing it takes longer than ten containers take to
+start, and its sockets come with an event loop, and with threads, in a process that forks. So these are written out:
+each is one system call's argument, and is described as one in a plan.
 """
 
 from __future__ import annotations
