@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import commands, detached, engine, notebook, report, resident, scale
+from . import commands, detached, engine, images, notebook, report, resident, scale
 from .stats import BenchmarkError, Series, interleave
 from .workspace import workspace
 
@@ -63,6 +63,14 @@ def _detached(options: argparse.Namespace) -> Section:
     return rows, detached.CELL
 
 
+def _images(options: argparse.Namespace) -> Section:
+    gap_s = options.gap_ms / 1e3
+    rows = images.series(
+        mebibytes=options.image_mib, containers=options.of_one_image, rounds=options.rounds, gap_s=gap_s
+    )
+    return rows, images.PODMAN
+
+
 SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], Section]]] = {
     "start": ("Request to reaped: whole commands and the engine", _start),
     "notebook": ("In a notebook: execute request to idle", _notebook),
@@ -71,6 +79,7 @@ SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], Section]]] = {
     "sampling": ("Watching one idle container", _sampling),
     "live": ("Many live containers", _live),
     "detached": ("Detached containers", _detached),
+    "images": ("Images", _images),
 }
 
 
@@ -83,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--heap-gib", type=number, default=4, help="heap of the full kernel (default: %(default)s)")
     parser.add_argument("--kernels", type=count, default=10, help="fresh kernels for %%load_ext (default: %(default)s)")
     parser.add_argument("--live", type=count, default=300, help="idle containers (default: %(default)s)")
+    parser.add_argument("--image-mib", type=count, default=500, help="image that is loaded (default: %(default)s)")
+    parser.add_argument("--of-one-image", type=count, default=50, help="containers of an image (default: %(default)s)")
     parser.add_argument("--image", default="busybox", help="local image for docker run (default: %(default)s)")
     parser.add_argument("--pandas-image", default="", help="local image with pandas for docker run")
     parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="file (default: %(default)s)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import commands, detached, engine, notebook, resident, scale
+from . import commands, detached, engine, images, notebook, resident, scale
 from .stats import Series
 
 
@@ -93,6 +93,9 @@ TARGETS: tuple[Target, ...] = (
     Target(text="engine memory per idle container, kB", row=scale.LIVE_MEMORY, at_most=200.0),
     Target(text="exec ÷ fresh container", row=detached.EXEC, baseline=detached.CELL, at_most=1.2),
     Target(text="ps with many containers, ms", row=detached.PS, at_most=50.0),
+    Target(text="load ÷ podman load", row=images.LOAD, baseline=images.PODMAN, at_most=1.0),
+    Target(text="load ÷ skopeo copy", row=images.LOAD, baseline=images.SKOPEO, at_most=1.0),
+    Target(text="last of many containers of an image ÷ first", row=images.LAST, baseline=images.FIRST, at_most=1.2),
 )
 
 

@@ -372,11 +372,12 @@ def running_clients() -> list[EngineClient]:
         return list(_clients.values())
 
 
-def close_client() -> None:
-    """End this process's engines, if there are any."""
+def close_client(on: str = "") -> None:
+    """End this process's engine on a place, or all of them, if there are any."""
     with _lock:
-        while _clients:
-            _clients.popitem()[1].close()
+        for place in [on] if on else list(_clients):
+            if place in _clients:
+                _clients.pop(place).close()
 
 
 def _after_fork_in_child() -> None:

@@ -14,6 +14,9 @@ from .plan import Plan, PlanInputs
 from .spec import ContainerSpec, LimitRecord
 from .usage import Usage
 
+REFUSED = "refused"
+"""The `Container.reason` of what never ran, as this machine cannot."""
+
 
 class Change(NamedTuple):
     """A path that a container added (``A``), changed (``C``) or deleted (``D``)."""
@@ -44,7 +47,7 @@ class Container:
     exit_code : int or None
         As Docker's: 125 to 127, 128 + signal, else the program's own.
     reason : str
-        ``exited``, ``oom``, ``timeout``, ``killed`` or ``interrupted``.
+        ``exited``, ``oom``, ``timeout``, ``killed``, ``interrupted`` or ``refused``: this machine cannot.
     stdout, stderr : str
         Bounded; a truncation is said in the text.
     value : object
@@ -54,7 +57,7 @@ class Container:
     usage : Usage
         Time series of what it used.
     peak_memory_bytes : int or None
-        Highest memory use; `peak_memory_source` names the kernel file it came from.
+        Highest memory use; `peak_memory_source` names the kernel file it came from, or says that it was sampled.
     cpu_seconds, throttled_seconds, wall_seconds : float
         CPU time used; time runnable but stopped by the quota; start to end.
     changes : list of Change
@@ -110,6 +113,12 @@ class Container:
         how = f"exit code {self.exit_code}, {self.reason}" if self.status == "exited" else self.status
         what = "Python cell" if self.spec.python else " ".join(self.spec.argv)
         return f"<Container {self.name} ({self.short_id}) {what!r}: {how}, {self.wall_seconds:.3f} s>"
+
+    def note_peak(self, peak_bytes: int | None, source: str) -> None:
+        """Note the highest memory use; where the kernel keeps none (before Linux 5.19), that of the samples."""
+        if peak_bytes is None and (seen := self.usage.peak("memory_bytes")) is not None:
+            peak_bytes, source = int(seen), "sampled memory.current"
+        self.peak_memory_bytes, self.peak_memory_source = peak_bytes, source
 
     @property
     def short_id(self) -> str:

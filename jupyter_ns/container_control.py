@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .lifecycle import ask
+from .lifecycle import ask, client_of
 from .namespaces import NamespaceID
 from .namespaces import read as read_namespaces
 from .spec import LimitRecord, Limits
@@ -29,13 +29,13 @@ def reload(c: Container) -> None:
     c.reason = data["reason"] if data["state"] == "exited" else ""
     c.limits = [LimitRecord(*r) for r in data["limits"]] or c.limits
     c.weakened, c.timings = list(data["weakened"]), list(data["timings"])
-    c.peak_memory_bytes, c.peak_memory_source = data["peak"]
     c.wall_seconds = data["wall_seconds"]
     c.namespaces = {
         kind: NamespaceID(own, data["namespaces"].get(kind, own)) for kind, own in read_namespaces().items()
     }
     if data["detached"]:
         c.usage = _usage(data)
+    c.note_peak(*data["peak"])
     c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
     c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
     if data["detached"] or not data["remove"]:
@@ -73,13 +73,12 @@ def changes(c: Container) -> list[Change]:
 
 def execute(c: Container, program: str, *arguments: str, input: str | bytes = b"", **changes: Any) -> Container:
     """Run a program inside, and wait for it; see `Container.exec`."""
-    from .client import get_client
     from .runner import Run, Sink
     from .spec import ContainerSpec
 
     argv = (program, *arguments)
     environment = list(dict(changes.pop("environment", {})).items())
-    run = Run(get_client(), ContainerSpec(argv=argv), Sink())
+    run = Run(client_of(c.id), ContainerSpec(argv=argv), Sink())
     run.enters(c.id, argv=list(argv), environment=environment, **changes)
     return run.execute(stdin=input.encode() if isinstance(input, str) else input)
 

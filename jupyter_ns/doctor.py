@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import html as _html
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from .errors import MORE
 from .host import HostFacts
 from .namespaces import KINDS
 
@@ -27,17 +29,25 @@ CONTROLLERS = (
     "a kernel without the controller cannot be mended"
 )
 NEWER = "uname -r  # the kernel is too old, or built without: nothing but another one mends this"
-MORE = ". `%container doctor` says more; --on guest runs it in a guest kernel, which needs no privilege"
-"""How an error ends that sends its reader here."""
 UML = "virt/uml/user_mode_linux_howto_v2.rst"
+RESTRICTED = "kernel.apparmor_restrict_unprivileged_userns"
+"""Ubuntu's setting that makes user namespaces powerless."""
 FIXES = (
-    ("cannot be mapped", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
-    ("CLONE_NEWUSER): No space", "sudo sysctl -w user.max_user_namespaces=15000"),
+    (rf"{RESTRICTED} is 1|process: unprivileged_userns", f"sudo sysctl -w {RESTRICTED}=0"),
+    (
+        r"AppArmor confines this process: (\S+)",
+        r"sudo aa-complain \1  # of apparmor-utils: the profile is lifted; or have it allow `capability,`",
+    ),
+    (
+        r'userxattr"\): EPERM',
+        f"{AS_ROOT}  # or Linux 5.11 or later: before, only root may mount an overlay",
+    ),
+    (r"CLONE_NEWUSER\): No space", "sudo sysctl -w user.max_user_namespaces=15000"),
     (
         "ENOSPC",
         "sudo sysctl -w user.max_mnt_namespaces=15000 user.max_pid_namespaces=15000 user.max_net_namespaces=15000",
     ),
-    ("overlay", "sudo modprobe overlay"),
+    ("overlay", "sudo modprobe overlay  # where the kernel has it as a module"),
     (
         "",
         "sudo sysctl -w user.max_user_namespaces=15000; on Ubuntu from 23.10 also "
@@ -45,7 +55,7 @@ FIXES = (
         "inside Docker: docker run --security-opt seccomp=unconfined …",
     ),
 )
-"""A word of the failure, and the command that most likely mends it; the first that fits."""
+"""A regular expression for the failure, and the command that most likely mends it; the first that fits."""
 WITHOUT_CGROUP = {
     "memory": (WEAKENED, "--memory: the engine looks every 20 ms and kills what is over"),
     "pids": (WEAKENED, "--pids-limit: the engine looks every 20 ms and kills what is over"),
@@ -123,7 +133,7 @@ def refused(reason: str) -> list[Row]:
     reason : str
         The failed probe, as the engine said it.
     """
-    return [verdict(reason.removesuffix(MORE), "")]
+    return [verdict(reason, "")]
 
 
 def no_guest(reason: str) -> list[Row]:
@@ -150,8 +160,19 @@ def verdict(failed: str, done: str) -> Row:
     if not failed:
         return Row("containers", YES, done, documentation="namespaces(7)")
     cost = "no container can be made; nothing is run unisolated instead. --on guest needs none of this"
-    fix = next((fix for sign, fix in FIXES if sign in failed), FIXES[-1][1])
-    return Row("containers", NO, failed, cost, fix, "user_namespaces(7)")
+    failed = failed.removesuffix(MORE)
+    return Row("containers", NO, failed, cost, fix_of(failed), "user_namespaces(7)")
+
+
+def fix_of(failed: str) -> str:
+    """Return what most likely mends a failure that leaves no way to make containers.
+
+    Examples
+    --------
+    >>> fix_of("powerless: /proc/self/setgroups: Permission denied; AppArmor confines this process: nb (enforce)")[:19]
+    'sudo aa-complain nb'
+    """
+    return next(found.expand(fix) for sign, fix in FIXES if (found := re.search(sign, failed)))
 
 
 def _guest(facts: HostFacts) -> Iterator[Row]:
@@ -209,7 +230,7 @@ def _namespaces(facts: HostFacts) -> Iterator[Row]:
 def _file_system(facts: HostFacts) -> Iterator[Row]:
     manual = "filesystems/overlayfs.rst"
     if facts.overlay_error:
-        fix = "sudo modprobe overlay  # for ordinary users Linux 5.11 or later; or knowingly --without mount"
+        fix = f"{fix_of(facts.overlay_error)}; or knowingly --without mount"
         yield Row(
             "copy-on-write root", NO, facts.overlay_error, "no container with a file system of its own", fix, manual
         )

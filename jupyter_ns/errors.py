@@ -11,6 +11,9 @@ import os
 from subprocess import CalledProcessError
 from typing import Any
 
+MORE = ". `%container doctor` says more; --on guest runs it in a guest kernel, which needs no privilege"
+"""How an error ends that sends its reader to the doctor."""
+
 
 class ContainerError(Exception):
     """Base of every error of this package.

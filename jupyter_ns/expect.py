@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .container import Container
-from .errors import ExpectationError, UsageError
+from .container import REFUSED, Container
+from .errors import ExpectationError, UnsupportedError, UsageError
 from .units import format_bytes, format_duration, parse_duration, parse_size
 
 _COMPARISON = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|=|<|>)\s*(.+?)\s*")
@@ -107,6 +107,8 @@ def expect(container: Container, condition: str) -> str:
         If the condition is not of the grammar, or the run has not ended.
     ExpectationError
         If it does not hold, or the figure is not known on this host.
+    UnsupportedError
+        If nothing ran, as this machine cannot.
 
     Examples
     --------
@@ -117,6 +119,8 @@ def expect(container: Container, condition: str) -> str:
     """
     if container.status != "exited":
         raise UsageError(f"the container {container.name} is {container.status}: expected one that has ended")
+    if container.reason == REFUSED:
+        raise UnsupportedError(f"%expect {condition.strip()}: not checked, as the run before was refused")
     text = condition.strip()
     words = text.split()
     negated = words[:1] == ["not"]

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .client import EngineClient, get_client
+from .client import EngineClient, get_client, running_clients
 from .errors import ContainerError, from_dict
 from .runtime.protocol import Kind
 
@@ -27,14 +27,23 @@ class Request:
     ----------
     do : str
         A name of `jupyter_ns.runtime.commands.COMMANDS`.
+    client : EngineClient, optional
+        Whom to ask; by default who has the container ``of``.
     on_stream : callable, optional
         Called with whatever comes before the end, for requests that follow something.
     **arguments
         The command's own.
     """
 
-    def __init__(self, do: str, *, on_stream: Callable[[Any], None] | None = None, **arguments: Any) -> None:
-        self._client: EngineClient = get_client()
+    def __init__(
+        self,
+        do: str,
+        *,
+        client: EngineClient | None = None,
+        on_stream: Callable[[Any], None] | None = None,
+        **arguments: Any,
+    ) -> None:
+        self._client = client or client_of(arguments.get("of"))
         self._id = f"ask-{os.getpid()}-{next(_numbers)}"
         self._on_stream = on_stream
         self.answers: list[Any] = []
@@ -97,8 +106,31 @@ class Request:
         self._client.send(Kind.ASK, f"{self._id}-cancel", {"do": "cancel", "request": self._id})
 
 
+def clients() -> list[EngineClient]:
+    """Return the client of the default place, and then those of other places that are running."""
+    default = get_client()
+    return [default, *(client for client in running_clients() if client is not default and client.alive)]
+
+
+def client_of(container: str | None) -> EngineClient:
+    """Return the client of the engine that has a container, by name or ID; that of the default place if none has."""
+    default, *others = clients()
+    if not container or not others:
+        return default
+    for client in (default, *others):
+        rows = ask("list", client=client)
+        if any(container == row["name"] or row["id"].startswith(container) for row in rows):
+            return client
+    return default
+
+
+def ask_all(do: str, **arguments: Any) -> list[Any]:
+    """Ask the engines of all places, and return their answers one after another."""
+    return [row for client in clients() for row in ask(do, client=client, **arguments)]
+
+
 def ask(do: str, **arguments: Any) -> Any:
-    """Ask the engine, and return its answer.
+    """Ask the engine, as a `Request`, and return its answer.
 
     Raises
     ------

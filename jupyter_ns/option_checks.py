@@ -99,10 +99,10 @@ def _lifetime(request: RunRequest, given: Given) -> None:
         if one in given and other in given and (other != "--restart" or request.spec.restart != "no"):
             raise UsageError(f"{one} conflicts with {other}: expected one or the other")
     if request.detach and request.spec.python:
-        raise UsageError(
-            "-d with a Python cell: expected a program, as nobody is there to take what the cell displays; "
-            "`%%container -d python3` runs the cell as a script"
-        )
+        if request.state == "fork":
+            raise UsageError("-d: conflicts with --state fork, whose cell the notebook's kernel waits for")
+        if request.spec.restart != "no":
+            raise UsageError(f"--restart {request.spec.restart}: only for a program; a Python cell runs once")
 
 
 def _guest(request: RunRequest, given: Given) -> None:

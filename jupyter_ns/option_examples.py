@@ -1,7 +1,7 @@
 """One example of each option, for the reference; a test runs every one of them.
 
 A line is what stands after ``%%container``. Where it has no program, the cell is Python, ``pass``. ``/dev/sda`` stands
-for a disk, ``lab`` for a cgroup that was made before.
+for a disk, ``lab`` for a cgroup and ``data`` for a container that were made before.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ EXAMPLES: dict[str, str] = {
     "--volume": "-v /usr:/host-usr:ro ls /host-usr",
     "--mount": "--mount type=tmpfs,destination=/scratch,tmpfs-size=1m df /scratch",
     "--tmpfs": "--tmpfs /scratch:size=1m df /scratch",
+    "--volumes-from": "--volumes-from data ls /shared",
     "--shm-size": "--shm-size 8m df /dev/shm",
     "--read-only": "--read-only sh -c '! touch /etc/file'",
     "--workdir": "--workdir /usr pwd",

@@ -228,6 +228,13 @@ def _mount_tmpfs_data(fields: dict[str, str]) -> dict[str, str]:
     return data
 
 
+def _volumes_from(text: str) -> tuple[str, ...]:
+    name, colon, mode = text.partition(":")
+    if not name or (colon and mode not in ("ro", "rw")):
+        raise ValueError("expected CONTAINER[:ro|rw]")
+    return (text,)
+
+
 def _shm_size(text: str) -> int:
     # Docker takes 0 for: not given.
     return units.parse_size(text) or 64 * 1024 * 1024
@@ -323,6 +330,18 @@ FILES: tuple[Option, ...] = (
         metavar="PATH[:OPTIONS]",
         oci="mounts",
         documentation="tmpfs(5)",
+        repeatable=True,
+        needs="mount",
+    ),
+    Option(
+        flags=("--volumes-from",),
+        help="Show the volumes and binds of another container of this notebook inside, at the same places",
+        group="Files",
+        sets="spec.volumes_from",
+        parse=plain(_volumes_from),
+        metavar="CONTAINER[:ro|rw]",
+        oci="mounts",
+        documentation="mount(2), MS_BIND",
         repeatable=True,
         needs="mount",
     ),

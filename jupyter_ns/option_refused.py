@@ -34,9 +34,6 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--cpu-rt-runtime",),
     ),
     "kernel memory has no limit of its own since Linux 5.16; use --memory": (("--kernel-memory",),),
-    "a container lives as long as its cell, so there is none to take volumes from; name the volume with -v": (
-        ("--volumes-from",),
-    ),
     "volumes are directories of this machine, and have no other driver": (("--volume-driver",),),
     "annotations are for an OCI runtime, and none is used; use --label": (("--annotation",),),
     "containers are built in place, without an OCI runtime": (("--runtime",),),

@@ -20,15 +20,15 @@ from typing import Any
 
 from . import namespaces
 from .client import EngineClient
-from .container import Change, Container, OOMLimit
-from .errors import EngineError, TransferError, UsageError, from_dict
+from .container import REFUSED, Change, Container, OOMLimit
+from .errors import EngineError, TransferError, UnsupportedError, UsageError, from_dict
 from .host import HostFacts
 from .namespaces import NamespaceID
 from .networks.data import Endpoint
 from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
-from .spec import ContainerSpec, LimitRecord
+from .spec import ContainerSpec, LimitRecord, Mount
 from .usage import without_amounts
 
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
@@ -86,6 +86,8 @@ class Cell:
     variables: dict[str, Any] = field(default_factory=dict)
     out: tuple[str, ...] = ()
     trust: bool = False
+    detached: bool = False
+    """Whether what it shows goes to its standard streams as text, for nobody takes anything else."""
 
     def body(self) -> dict[str, Any]:
         """Return what is sent, without the variables."""
@@ -94,6 +96,7 @@ class Cell:
             "execution_count": self.execution_count,
             "out": list(self.out),
             "trust": self.trust,
+            "detached": self.detached,
             "sys_path": sys.path,
         }
 
@@ -144,7 +147,10 @@ class Run:
     def __init__(self, client: EngineClient, spec: ContainerSpec, sink: Sink) -> None:
         self._client, self._sink = client, sink
         self._id = os.urandom(32).hex()
+        spec, taken = with_volumes_from(client, spec)
         spec, more = prepared(spec, sink)
+        if taken:
+            more["held"] = [*more.get("held", []), *taken]
         self.container = Container(id=self._id, spec=spec)
         self.container.name = spec.name or made_up_name()
         self.container.make_plan = self._plan
@@ -159,6 +165,9 @@ class Run:
         self._error: Exception | None = None
         self._ended = False
         self._interrupts = 0
+        self._goes_on = False
+        self.on_end: Callable[[], None] = lambda: None
+        """Of a cell in the background: called when its end has been heard of."""
         life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
         self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life, **more}
 
@@ -180,9 +189,9 @@ class Run:
         life = self._request["life"]
         return bool(life.get("remove", True)) and not life.get("detach")
 
-    def enters(self, container: str, **changes: Any) -> None:
+    def enters(self, container: str, *, detach: bool = False, **changes: Any) -> None:
         """Have the program run inside a running container, whose spec it takes over but for `changes`."""
-        self._request = {"enter": container, "changes": changes}
+        self._request = {"enter": container, "changes": changes, "detach": detach}
 
     def execute(self, *, stdin: bytes | None = b"", cell: Cell | None = None) -> Container:
         """Run to the end.
@@ -210,6 +219,8 @@ class Run:
         """
         c, client = self.container, self._client
         pieces = self._pack(cell) if cell is not None else []
+        if stdin is not None and self._request.get("life", {}).get("detach"):
+            c.spec = replace(c.spec, stdin_open=False)  # also when it is started again
         client.subscribe(self._id, self._on_frame)
         try:
             if self.enter is not None:
@@ -232,7 +243,8 @@ class Run:
                     self._forward_interrupts(wake_fd)
                     self._reap_forked()
         finally:
-            client.unsubscribe(self._id)
+            if not self._goes_on:
+                client.unsubscribe(self._id)
             self._reap_forked(wait=True)
             if "anonymous" in self._request and self._goes_with_its_cell:
                 from .images.launch import remove_anonymous
@@ -242,6 +254,8 @@ class Run:
                 remove_anonymous(self._request["anonymous"])
         if self._error is not None:
             c.status = "exited"
+            if isinstance(self._error, UnsupportedError):
+                c.reason = REFUSED
             raise self._error
         return c
 
@@ -352,6 +366,7 @@ class Run:
             self._ended = True
         elif kind is Kind.REPLY:  # it is detached, and its program runs
             self._ended = True
+            self._goes_on = self.container.spec.python
 
     def _show(self, number: int, data: bytes, final: bool = False) -> None:
         stream = self._streams[number]
@@ -383,7 +398,8 @@ class Run:
             self._show(number, b"", final=True)
             if stream.note():
                 self._sink.on_text(stream.name, stream.note())
-        c.stdout, c.stderr = self._streams[1].text(), self._streams[2].text()
+        if not self._goes_on:  # else the engine has them
+            c.stdout, c.stderr = self._streams[1].text(), self._streams[2].text()
         c.status, c.exit_code, c.reason = "exited", payload["exit_code"], payload["reason"]
         c.wall_seconds = payload["wall_seconds"]
         if payload["not_kept"]:
@@ -391,7 +407,7 @@ class Run:
         c.timings = payload["timings"]
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
-        c.peak_memory_bytes, c.peak_memory_source = payload["peak"]
+        c.note_peak(*payload["peak"])
         c.usage.append(without_amounts(payload["sample"]))
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))
@@ -400,6 +416,9 @@ class Run:
         c.cpu_seconds = float(c.usage.last("cpu_s") or 0.0)
         c.throttled_seconds = float(c.usage.last("throttled_s") or 0.0)
         self._ended = True
+        if self._goes_on:
+            self._client.unsubscribe(self._id)
+            self.on_end()
 
     # ---- what the cell says: hostile until parsed ----
 
@@ -492,6 +511,31 @@ _PEOPLE = [
     "torvalds",
     "turing",
 ]
+
+
+def with_volumes_from(client: EngineClient, spec: ContainerSpec) -> tuple[ContainerSpec, list[str]]:
+    """Add the mounts of the containers that ``--volumes-from`` names; return also the files to lock for them.
+
+    As with Docker, a later container goes before an earlier one, and what the user mounts goes before both.
+
+    Raises
+    ------
+    UsageError
+        If there is no such container.
+    """
+    found: dict[str, tuple[Mount, str]] = {}
+    for text in spec.volumes_from:
+        name, _, mode = text.partition(":")
+        other = client.ask(Kind.ASK, {"do": "files", "of": name})
+        for mount in ContainerSpec.from_dict(other["spec"]).mounts:
+            if mount.type == "bind":
+                mount = replace(mount, readonly=mount.readonly or mode == "ro", option=f"--volumes-from {text}")
+                lock = os.path.join(os.path.dirname(mount.source), "info")
+                found[mount.destination] = mount, lock if lock in other["request"].get("held", ()) else ""
+    for own in spec.mounts:
+        found.pop(own.destination, None)
+    mounts = tuple(mount for mount, _ in found.values())
+    return replace(spec, mounts=(*mounts, *spec.mounts)), [lock for _, lock in found.values() if lock]
 
 
 def prepared(spec: ContainerSpec, sink: Sink) -> tuple[ContainerSpec, dict[str, Any]]:

@@ -194,7 +194,9 @@ class Scope(ast.NodeVisitor):
             self.reads |= walrus
         else:
             self.binds |= walrus
-        self._nest(inner, walrus)
+        # What is read in here too may be read before it is bound, in the first round.
+        loaded = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        self._nest(inner, walrus - loaded)
 
     visit_ListComp = _visit_comprehension
     visit_SetComp = _visit_comprehension

@@ -224,6 +224,8 @@ class ContainerSpec:
     """A cgroup that ``%cgroup create`` made; its limits bind this container too."""
     oom_score_adj: int = 0
     mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    """Containers whose binds and volumes this one has too: ``NAME[:ro|rw]``; `mounts` holds them once resolved."""
     readonly: bool = False
     shm_size_bytes: int = 64 * 1024 * 1024
     cap_add: tuple[str, ...] = ()

@@ -42,7 +42,7 @@ def _remove_anonymous(names: list[str]) -> None:
     remove_anonymous(names)
 
 
-def _command(words: list[str], cell: str | None) -> None:
+def _command(words: list[str], cell: str | None, source: str) -> None:
     from .frontend.commands.console import Console
     from .frontend.commands.stored import dispatch
 
@@ -51,7 +51,7 @@ def _command(words: list[str], cell: str | None) -> None:
             """Send it to who started this process."""
             _say(text.removesuffix("\n"))
 
-    dispatch(Teller(cell=cell), words)
+    dispatch(Teller(cell=cell, source=source), words)
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from .client import EngineClient
-from .container import Container
-from .errors import UsageError
-from .runner import Run, Sink
-from .spec import ContainerSpec
+from .container import REFUSED, Container
+from .errors import UnsupportedError, UsageError
+from .runner import Run
 
 LOOK_S = 0.05
 GRAMMAR = "together [OPTIONS FOR ALL] -- [OPTIONS] -- [OPTIONS] … -- PROGRAM [ARG…]"
@@ -53,19 +51,15 @@ def split(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
 
 
 def run_together(
-    client: EngineClient,
-    specs: Sequence[ContainerSpec],
-    sinks: Sequence[Sink],
+    runs: Sequence[Run],
     stdin: bytes,
 ) -> list[Container]:
     """Run containers at the same time, each in a thread of its own, until all have ended.
 
     Parameters
     ----------
-    client : EngineClient
-        Whose engine runs them.
-    specs, sinks : sequence
-        One of each a container; a sink is called in its container's thread.
+    runs : sequence of Run
+        One a container; its sink is called in the container's thread.
     stdin : bytes
         What each reads.
 
@@ -79,7 +73,6 @@ def run_together(
     ContainerError
         The first that could not be built; the others have been killed.
     """
-    runs = [Run(client, spec, sink) for spec, sink in zip(specs, sinks, strict=True)]
     errors: list[BaseException] = []
     ended = threading.Semaphore(0)
 
@@ -104,6 +97,9 @@ def run_together(
             given_up = True
             _stop(runs, times=2)
     if errors:
+        if isinstance(errors[0], UnsupportedError):  # for all: what ran for a moment alone says nothing
+            for run in runs:
+                run.container.reason = REFUSED
         raise errors[0]
     return [run.container for run in runs]
 

@@ -27,7 +27,8 @@ _SYS_OPENAT2, _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 437, 0x02, 0x10
 
 Entry = list[Any]
 """``["dir"|"file", path, mode, uid, gid, mtime_ns]``, ``["link", path, mode, uid, gid, mtime_ns, target]``,
-``["data", bytes]`` of the file before, or ``["left", path]`` for what is neither."""
+``["hard", path, mode, uid, gid, mtime_ns, path]`` of a file before, ``["data", bytes]`` of the file before, or
+``["left", path]`` for what is none of these."""
 
 
 def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
@@ -104,6 +105,8 @@ class TreeWriter:
         Descriptor of the directory; not closed.
     owners : bool
         Whether files get the owner that they had; else who writes owns them.
+    parents : bool
+        Whether directories are made that no entry is about.
     first_ids : tuple of (int, int)
         User and group that are root where the files are seen.
 
@@ -115,8 +118,10 @@ class TreeWriter:
         What was not copied: devices, sockets, pipes.
     """
 
-    def __init__(self, directory: int, *, owners: bool, first_ids: tuple[int, int] = (0, 0)) -> None:
-        self._directory, self._owners, self._first = directory, owners, first_ids
+    def __init__(
+        self, directory: int, *, owners: bool, first_ids: tuple[int, int] = (0, 0), parents: bool = False
+    ) -> None:
+        self._directory, self._owners, self._first, self._parents = directory, owners, first_ids, parents
         self._file = -1
         self._times: list[Entry] = []
         self._dirs: list[Entry] = []
@@ -156,6 +161,8 @@ class TreeWriter:
                 os.symlink(str(entry[6]), name, dir_fd=parent)
                 if owner := self._owner(uid, gid):
                     os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+            elif kind == "hard":
+                self._link(str(entry[6]), name, parent)
             else:
                 _remove(parent, name)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -164,6 +171,15 @@ class TreeWriter:
         finally:
             os.close(parent)
 
+    def _link(self, target: str, name: str, parent: int) -> None:
+        there = self._open_parent(target)
+        try:
+            _remove(parent, name)
+            base = target.rpartition("/")[2]
+            os.link(base, name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(there)
+
     def _open_parent(self, path: str) -> int:
         parts = path.split("/")
         if any(part in ("", ".", "..") for part in parts):
@@ -171,6 +187,10 @@ class TreeWriter:
         at = os.open(".", _DIRECTORY, dir_fd=self._directory)
         for part in parts[:-1]:
             try:
+                if self._parents:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=at)
+                        os.chown(part, *self._first, dir_fd=at, follow_symlinks=False)
                 below = os.open(part, _DIRECTORY, dir_fd=at)
             finally:
                 os.close(at)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker_shell import Docker
 from rungs import RUNGS, native
 
 from jupyter_ns.cgroups.facts import CgroupFacts
@@ -21,6 +22,7 @@ from jupyter_ns.cgroups.processes import start_time
 from jupyter_ns.client import EngineClient, close_client, get_client
 from jupyter_ns.errors import ContainerError, UnsupportedError
 from jupyter_ns.host import HostFacts
+from jupyter_ns.lifecycle import ask
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.protocol import Kind
 from jupyter_ns.spec import ContainerSpec
@@ -199,6 +201,7 @@ def engine(private_tmp: Path, pytestconfig: pytest.Config) -> Iterator[Callable[
         skip_or_fail("engine", str(e))
     yield get_client
     client = get_client()
+    assert client.facts  # a test may have ended the one before; this one may be new
     key = engine_key(client.pid)
     close_client()
     assert not client.alive
@@ -210,6 +213,15 @@ def engine(private_tmp: Path, pytestconfig: pytest.Config) -> Iterator[Callable[
 def zygote(engine: Callable[[], EngineClient]) -> None:
     """Start what forks Python cells, and have it fork one, before anything is counted."""
     Run(engine(), ContainerSpec(python=True, workdir="/"), Sink()).execute(cell=Cell(source="pass"))
+
+
+@pytest.fixture
+def docker(engine: Callable[[], EngineClient], capsys: pytest.CaptureFixture[str]) -> Iterator[Docker]:
+    """Type Docker's lines; the containers that they made go in the end."""
+    engine()
+    yield Docker(capsys)
+    for row in ask("list"):
+        ask("remove", of=row["id"], force=True)
 
 
 def sync(client: EngineClient) -> None:

@@ -44,6 +44,12 @@ RUNGS = {
         "user namespace; `--memory` and `--pids-limit` by a guard that looks every 20 ms, other limits refused",
         UML,
     ),
+    "old-kernel": Rung(
+        "root, cgroup version 2, Linux 5.10",
+        "everything but time namespaces, `--userns private`, and `:ro` for mounts below a volume; peaks are sampled. "
+        "Ordinary users: a refusal (overlays are root's before 5.11)",
+        f"{UML} 5.10, of Debian 11",
+    ),
     "crippled": Rung(
         "something is forbidden or missing: cgroups, namespaces, overlay, space, a newer kernel",
         "what is left, or a refusal that names what failed; never a half-built container",

@@ -17,7 +17,7 @@ from typing import ClassVar
 from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
 from . import devices, files
-from .ancestors import Level, read_levels
+from .ancestors import Level, forget_peaks, read_levels
 from .facts import (
     ACCEPTED,
     BANDWIDTH,
@@ -97,6 +97,12 @@ class Cgroup(ABC):
         """Return its limit of a resource and those of all cgroups above; see `ancestors.read_levels`."""
         place = next((p for p in self._places if resource in p.controllers), None)
         return [] if place is None else read_levels(resource, place.directory, place.path, self.version)
+
+    def levels_anew(self, resource: str) -> list[Level]:
+        """Return `levels` to compare later ones with."""
+        for directory in self.directories:
+            forget_peaks(directory)
+        return self.levels(resource)
 
     def core_file(self, name: str) -> str | None:
         """Return the path of a file that version 2 has whatever the controllers are; None if there is none."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ..errors import UnsupportedError
 from ..spec import Limits
 from . import files, processes
+from .alike import cpuset, pids
 from .base import Cgroup
 from .devices import Rule
 from .disks import disk_settings, weight_note
@@ -110,23 +111,6 @@ def cpu(new: Limits, old: Limits, fields: frozenset[str]) -> list[Setting]:
         value = positive(new.cpu_shares, "1024")
         found.append(Setting("cpu_shares", new.cpu_shares, "cpu", "cpu.shares", value))
     return found
-
-
-def cpuset(new: Limits, fields: frozenset[str]) -> list[Setting]:
-    """Return the writes of the cpuset controller."""
-    return [
-        Setting(name, value, "cpuset", file, value)
-        for name, file in (("cpuset_cpus", "cpuset.cpus"), ("cpuset_mems", "cpuset.mems"))
-        if name in fields and (value := getattr(new, name))
-    ]
-
-
-def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
-    """Return the writes of the pids controller."""
-    if "pids_limit" not in fields:
-        return []
-    value = positive(new.pids_limit, "max")
-    return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
 
 
 def weight_file(names: frozenset[str]) -> str:

@@ -16,6 +16,7 @@ from .. import core
 from ..errors import UnsupportedError, UsageError
 from ..spec import Limits
 from . import devices, files, processes
+from .alike import cpuset, pids
 from .base import Cgroup
 from .devices import Rule
 from .disks import disk_settings, weight_note
@@ -107,26 +108,6 @@ def cpu(new: Limits, fields: frozenset[str]) -> list[Setting]:
     return found
 
 
-def cpuset(new: Limits, fields: frozenset[str]) -> list[Setting]:
-    """Return the writes of the cpuset controller.
-
-    The kernel takes CPUs that the parent has not, and leaves them out: so what took effect is compared.
-    """
-    return [
-        Setting(name, value, "cpuset", file, value or "", f"{file}.effective")
-        for name, file in (("cpuset_cpus", "cpuset.cpus"), ("cpuset_mems", "cpuset.mems"))
-        if name in fields and (value := getattr(new, name))
-    ]
-
-
-def pids(new: Limits, fields: frozenset[str]) -> list[Setting]:
-    """Return the writes of the pids controller."""
-    if "pids_limit" not in fields:
-        return []
-    value = positive(new.pids_limit, "max")
-    return [Setting("pids_limit", new.pids_limit, "pids", "pids.max", value)]
-
-
 def weight_file(names: frozenset[str]) -> str:
     """Return the file that weights go to: that of BFQ, or that of iocost."""
     return next((w for w in _WEIGHTS if w in names), _WEIGHTS[1])
@@ -167,7 +148,7 @@ class V2Cgroup(Cgroup):
         return [
             *memory(wanted, self.limits, fields, names),
             *cpu(wanted, fields),
-            *cpuset(wanted, fields),
+            *cpuset(wanted, fields, told=".effective"),
             *pids(wanted, fields),
             *io(wanted, self.limits, fields, names),
         ]

@@ -123,6 +123,28 @@ def spawn(
     return _check(pid), pidfd[0]
 
 
+def hand_plan(go_fd: int, image: bytes, steps: int) -> None:
+    """Give a child that waits in a step of `Op.PLAN` the plan to go on with.
+
+    Parameters
+    ----------
+    go_fd : int
+        The write end of its go pipe; blocks until the pipe has taken it.
+    image : bytes
+        From `Plan.image`.
+    steps : int
+        How many there are.
+
+    Raises
+    ------
+    BrokenPipeError
+        If the child has ended.
+    """
+    data = memoryview(struct.pack("<QQ", len(image), steps) + image)
+    while data:
+        data = data[os.write(go_fd, data) :]
+
+
 def execute_image(
     image: bytes, steps: int, report_fd: int, go_fd: int, *, first: int = 0, end: int | None = None
 ) -> int:

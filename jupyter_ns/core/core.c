@@ -15,8 +15,9 @@
  * One step is one system call. The exceptions, each because the call is useless alone:
  * JNS_WRITE and JNS_SETNS_PATH (open), JNS_LINK_UP (a socket), JNS_BOUNDING (a call for
  * each capability), JNS_SIGNALS (for each signal), JNS_FDS, JNS_EXEC (a call for each
- * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped) and
- * JNS_FSIDS (the kernel takes capabilities away with the user ID).
+ * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped),
+ * JNS_OPEN_TREE and JNS_MOVE_MOUNT (descriptors) and JNS_FSIDS (the kernel takes capabilities away
+ * with the user ID).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -178,34 +179,39 @@ static void image_free(unsigned char *image, uint64_t size)
 #define image_free(image, size) free(image)
 #endif
 
-/* Copy the image and check every offset, so that the child need not. The image ends in NUL,
- * so every string in it is terminated. */
+/* Take up an image of our own: check every offset, so that nobody need later. It ends in NUL, so every string
+ * in it is terminated. */
+static int take_up(unsigned char *image, uint64_t size, uint32_t count)
+{
+    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 || image[size - 1] != 0)
+        return -EINVAL;
+    const jns_step *steps = (const jns_step *)(void *)image;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!step_is_sound(&steps[i], size))
+            return -EINVAL;
+        if (steps[i].op == JNS_EXEC)
+            for (int k = 0; k < 3; k++)
+                if (relocate_list(image, size, count * (uint32_t)sizeof(jns_step), steps[i].s[k]))
+                    return -EINVAL;
+    }
+    the_run.image = image;
+    the_run.steps = steps;
+    the_run.count = count;
+    return 0;
+}
+
 static int prepare(const void *image, uint64_t size, uint32_t count, int report_fd, int go_fd)
 {
-    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 ||
-        ((const char *)image)[size - 1] != 0)
-        return -EINVAL;
-    the_run.image = image_new(size);
-    if (!the_run.image)
+    unsigned char *copy = image_new(size);
+    if (!copy)
         return -ENOMEM;
-    memcpy(the_run.image, image, size);
-    the_run.steps = (const jns_step *)(void *)the_run.image;
-    the_run.count = count;
+    memcpy(copy, image, size);
+    int r = take_up(copy, size, count);
+    if (r < 0)
+        image_free(copy, size);
     the_run.report_fd = report_fd;
     the_run.go_fd = go_fd;
-    for (uint32_t i = 0; i < count; i++) {
-        const jns_step *step = &the_run.steps[i];
-        if (!step_is_sound(step, size))
-            goto invalid;
-        if (step->op == JNS_EXEC)
-            for (int k = 0; k < 3; k++)
-                if (relocate_list(the_run.image, size, count * (uint32_t)sizeof(jns_step), step->s[k]))
-                    goto invalid;
-    }
-    return 0;
-invalid:
-    image_free(the_run.image, size);
-    return -EINVAL;
+    return r;
 }
 
 /* ---- after clone3: raw system calls only ---- */
@@ -265,17 +271,38 @@ static int setns_path(const char *path, int64_t type)
     return r;
 }
 
-static int wait_go(int step)
+static void hear(void *data, uint64_t size)
+{
+    for (uint64_t at = 0; at < size;) {
+        int64_t n = read(the_run.go_fd, (char *)data + at, size - at);
+        if (n == 0 || (n < 0 && errno != EINTR))
+            _exit(125); /* the engine let go of us */
+        at += n > 0 ? (uint64_t)n : 0;
+    }
+}
+
+static void wait_go(int step)
 {
     char byte;
-    int64_t n;
     report(JNS_WAITING, step, 0);
-    do
-        n = read(the_run.go_fd, &byte, 1);
-    while (n < 0 && errno == EINTR);
-    if (n == 0)
-        _exit(125); /* the engine let go of us */
-    return n < 0 ? -1 : 0;
+    hear(&byte, 1);
+}
+
+/* Wait for a plan, and go on with it in place of this one. */
+static int wait_plan(int step)
+{
+    struct {
+        uint64_t size;
+        uint64_t count;
+    } header;
+    report(JNS_WAITING, step, 0);
+    hear(&header, sizeof header);
+    unsigned char *image = image_new(header.size);
+    if (!image)
+        return -1;
+    hear(image, header.size);
+    errno = -take_up(image, header.size, (uint32_t)header.count);
+    return errno ? -1 : 0;
 }
 
 static int drop_bounding(uint64_t keep, int64_t last)
@@ -293,6 +320,24 @@ static int set_capabilities(uint64_t permitted, uint64_t inheritable)
         {(uint32_t)permitted, (uint32_t)permitted, (uint32_t)inheritable},
         {(uint32_t)(permitted >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)}};
     return (int)syscall(SYS_capset, &header, data);
+}
+
+/* A clone of a mount that is nowhere yet, under a number that the plan knows. */
+static int open_tree_at(const char *path, int number)
+{
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
+    if (fd < 0 || fd == number)
+        return fd;
+    int r = dup3(fd, number, O_CLOEXEC);
+    (void)close(fd);
+    return r;
+}
+
+static int attach_tree(int fd, const char *target)
+{
+    if (syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -1;
+    return close(fd);
 }
 
 /* mount_setattr(2): only the clone of a mount can be given a map, and only before it is attached. */
@@ -482,7 +527,10 @@ static int perform(const jns_step *step, int index)
     case JNS_SETNS_PATH:
         return setns_path(s[0], n[0]);
     case JNS_WAIT:
-        return wait_go(index);
+        wait_go(index);
+        return 0;
+    case JNS_PLAN:
+        return wait_plan(index);
     case JNS_PRCTL:
         return prctl((int)n[0], n[1], n[2], n[3], n[4]);
     case JNS_BOUNDING:
@@ -527,6 +575,10 @@ static int perform(const jns_step *step, int index)
         return exec_first(list_of(step->s[0]), list_of(step->s[1]), list_of(step->s[2]));
     case JNS_IDMAP:
         return idmap(s[0], s[1], n[0]);
+    case JNS_OPEN_TREE:
+        return open_tree_at(s[0], (int)n[0]);
+    case JNS_MOVE_MOUNT:
+        return attach_tree((int)n[0], s[0]);
     case JNS_FSIDS:
         return set_fs_ids(n[0], n[1]);
     case JNS_CLOSE:
@@ -542,7 +594,7 @@ static int perform(const jns_step *step, int index)
     }
 }
 
-/* Walk the steps from `first` up to `end`. Returns the index of the one that failed, having reported it; else `end`. */
+/* Walk the steps from `first` up to `end`; those of a plan that comes meanwhile, from its first. Returns the index of the one that failed, having reported it; else `end`. */
 static uint32_t walk(uint32_t first, uint32_t end)
 {
     int64_t before = now_ns();
@@ -553,6 +605,8 @@ static uint32_t walk(uint32_t first, uint32_t end)
             return i;
         }
         int64_t after = now_ns();
+        if (step->op == JNS_PLAN)
+            return walk(0, the_run.count);
         the_run.running.times[i] = after - before;
         before = after;
     }

@@ -12,7 +12,7 @@ from .. import together
 from ..client import get_client
 from ..container import Container
 from ..errors import UsageError
-from ..runner import Sink
+from ..runner import Run, Sink
 from ..units import format_bytes, format_duration
 from .card import Bundle
 from .outcome import error_of
@@ -70,10 +70,13 @@ def run_cell(shell: Any, words: Sequence[str], cell: str) -> list[Container]:
     names = [request.spec.name or f"{i}" for i, request in enumerate(requests, start=1)]
     lock = threading.Lock()
     sinks = [NamedSink(name, lock) for name in names]
-    containers = together.run_together(get_client(places.pop()), [r.spec for r in requests], sinks, cell.encode())
+    client = get_client(places.pop())
+    runs = [Run(client, request.spec, sink) for request, sink in zip(requests, sinks, strict=True)]
+    containers = [run.container for run in runs]
+    shell.user_ns["_containers"], shell.user_ns["_container"] = containers, containers[-1]
+    together.run_together(runs, cell.encode())
     for sink in sinks:
         sink.finish()
-    shell.user_ns["_containers"], shell.user_ns["_container"] = containers, containers[-1]
     _show(shell, names, containers)
     for request, container in zip(requests, containers, strict=True):
         error = error_of(container, raise_error=request.raise_error)

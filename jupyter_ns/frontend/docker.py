@@ -1,10 +1,11 @@
-"""``%docker`` and ``%%docker``: Docker's own command lines, pipes at their end included."""
+"""``%docker`` and ``%%docker``: Docker's own command lines; ``|``, ``>`` and ``<`` are a shell's."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
 from .commands import table
@@ -30,20 +31,27 @@ def run_line(shell: Any, line: str, cell: str | None, magic: str) -> None:
     UsageError
         See `commands.table.dispatch`; also if a quotation is not closed.
     """
-    words, pipe = split_pipe(line)
+    typed = split_line(line)
+    if typed.source and cell is not None:
+        raise UsageError(f"< {typed.source}: expected either a file or a cell's text to be read")
     show = shell.display_pub.publish if hasattr(shell, "kernel") else None
-    console = Console(show, cell=cell, shell=shell)
-    if not pipe:
-        table.dispatch(console, words, magic=magic)
+    console = Console(show, cell=cell, shell=shell, source=_readable(typed.source), errors=typed.errors)
+    if not typed.rest:
+        table.dispatch(console, typed.words, magic=magic)
         return
     with console.piped() as collected:
-        try:
-            table.dispatch(console, words, magic=magic)
-        finally:
-            text = collected.getvalue()
-    done = subprocess.run(pipe, shell=True, input=text, capture_output=True, text=True, errors="replace")
-    console.error(done.stderr)
-    console.write(done.stdout)
+        table.dispatch(console, typed.words, magic=magic)
+        collected.seek(0)
+        done = subprocess.run(typed.rest, shell=True, stdin=collected, capture_output=True)
+    console.error(done.stderr.decode(errors="replace"))
+    console.write(done.stdout.decode(errors="replace"))
+
+
+def _readable(source: str) -> str:
+    path = os.path.expanduser(source)
+    if source and not os.access(path, os.R_OK):
+        raise UsageError(f"< {source}: no such file, or not readable")
+    return path
 
 
 def lines_of(cell: str) -> list[str]:
@@ -58,28 +66,74 @@ def lines_of(cell: str) -> list[str]:
     return [line for line in stripped if line and not line.startswith("#")]
 
 
-def split_pipe(line: str) -> tuple[list[str], str]:
-    """Cut a line at the first ``|`` that stands outside quotation marks; split what is before into words.
+class Line(NamedTuple):
+    """A command line.
 
-    Returns
-    -------
+    Attributes
+    ----------
     words : list of str
-        Without their quotes.
-    pipe : str
-        What the host's shell is to do with the output; empty for nothing.
+        Of the command, without their quotes.
+    rest : str
+        What the host's shell does with its output; empty for nothing.
+    source : str
+        The file that it reads, of ``< FILE``.
+    errors : str
+        ``with the rest`` (``2>&1``), ``nowhere`` (``2>/dev/null``), or empty: as usual.
+    """
+
+    words: list[str]
+    rest: str = ""
+    source: str = ""
+    errors: str = ""
+
+
+_ERRORS = {"2>&1": "with the rest", "2>/dev/null": "nowhere"}
+
+
+def split_line(line: str) -> Line:
+    """Cut off what stands outside quotation marks and is a shell's to do.
 
     Raises
     ------
     UsageError
-        If a quotation is not closed, or nothing follows the ``|``.
+        If a quotation is not closed, or nothing follows a ``|``, ``>`` or ``<``.
 
     Examples
     --------
-    >>> split_pipe("inspect web | grep -i pid")
-    (['inspect', 'web'], 'grep -i pid')
-    >>> split_pipe("run host sh -c 'a | b'")
-    (['run', 'host', 'sh', '-c', 'a | b'], '')
+    >>> split_line("inspect web | grep -i pid")
+    Line(words=['inspect', 'web'], rest='grep -i pid', source='', errors='')
+    >>> split_line("run host sh -c 'a | b' 2>&1").words
+    ['run', 'host', 'sh', '-c', 'a | b']
+    >>> split_line("save busybox > b.tar").rest, split_line("load < b.tar").source
+    ('cat > b.tar', 'b.tar')
     """
+    at = _unquoted(line, "|<>")
+    words = _words(line[:at])
+    mark, rest = line[at : at + 1], line[at + 1 :].strip()
+    if not mark:
+        return Line(words)
+    if not rest:
+        raise UsageError(f"{mark}: expected a {'command' if mark == '|' else 'file'} after it")
+    if mark == "|":
+        return Line(words, rest)
+    if mark == "<":
+        end = _unquoted(rest, "|<> ")
+        if not end:
+            raise UsageError("<: expected a file after it")
+        after = split_line(rest[end:])
+        (source,) = _words(rest[:end])
+        return Line([*words, *after.words], after.rest, after.source or source, after.errors)
+    if line[at - 2 : at] == " 2":
+        how = next((how for how in _ERRORS if line[at - 1 :].replace("> ", ">", 1).startswith(how)), "")
+        if not how:
+            raise UsageError(f"{line[at - 1 :]}: expected {' or '.join(_ERRORS)}")
+        after = split_line(line[at - 1 :].replace("> ", ">", 1)[len(how) :])
+        return Line([*words[:-1], *after.words], after.rest, after.source, after.errors or _ERRORS[how])
+    return Line(words, f"cat {line[at:]}")
+
+
+def _unquoted(line: str, marks: str) -> int:
+    """Return where the first of `marks` stands outside quotation marks; the line's length where none does."""
     quote, at = "", 0
     while at < len(line):
         letter = line[at]
@@ -89,13 +143,14 @@ def split_pipe(line: str) -> tuple[list[str], str]:
             quote = "" if letter == quote else quote
         elif letter in "'\"":
             quote = letter
-        elif letter == "|":
-            break
+        elif letter in marks:
+            return at
         at += 1
-    before, pipe = line[:at], line[at + 1 :].strip()
-    if at < len(line) and not pipe:
-        raise UsageError("|: expected a command after it")
+    return len(line)
+
+
+def _words(text: str) -> list[str]:
     try:
-        return shlex.split(before), pipe
+        return shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"{before!r}: {str(error).lower()}: expected every quotation mark to be closed") from None
+        raise UsageError(f"{text!r}: {str(error).lower()}: expected every quotation mark to be closed") from None

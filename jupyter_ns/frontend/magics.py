@@ -5,7 +5,9 @@ Most imports stand in functions: `%load_ext` is quick, and the first cell pays f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from IPython.core.magic import (
 from traitlets import Enum, observe
 
 from ..client import PLACES, default_place, get_client, set_default_place
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from ..container import Container
@@ -34,10 +36,27 @@ class ContainerMagics(Magics):  # type: ignore[misc]
     """Run cells in containers."""
 
     on = Enum(list(PLACES), "host", help="Where cells without --on run: host, or guest.").tag(config=True)
+    refusals = Enum(
+        ["raise", "show"],
+        "raise",
+        help="Of what this machine cannot: raise UnsupportedError, or show it and let the notebook go on.",
+    ).tag(config=True)
 
     @observe("on")  # type: ignore[untyped-decorator]
     def _on_place(self, change: Any) -> None:
         set_default_place(change["new"])
+
+    @contextlib.contextmanager
+    def _shown(self, before: str = "") -> Iterator[None]:
+        """Show misuse in IPython's way, and a refusal as the notebook has asked for."""
+        try:
+            yield
+        except UsageError as e:
+            raise IPythonUsageError(f"{before}{e}") from None
+        except UnsupportedError as e:
+            if self.refusals == "raise":
+                raise
+            print(f"Not on this machine: {e}", file=sys.stderr)
 
     @output_can_be_silenced  # type: ignore[untyped-decorator]
     @no_var_expand  # type: ignore[untyped-decorator]
@@ -49,7 +68,7 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         from .expansion import expand
 
         line = expand(self.shell, line)
-        try:
+        with self._shown("%%container: "):
             if cell is None:
                 return subcommands.dispatch(self.shell, line)
             words = options.split(line)
@@ -65,8 +84,6 @@ class ContainerMagics(Magics):  # type: ignore[misc]
                 print(options.help_text())
                 return None
             return self.run_cell(request, cell)
-        except UsageError as e:
-            raise IPythonUsageError(f"%%container: {e}") from None
 
     @output_can_be_silenced  # type: ignore[untyped-decorator]
     @no_var_expand  # type: ignore[untyped-decorator]
@@ -80,13 +97,11 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         from . import docker
         from .expansion import expand
 
-        try:
+        with self._shown():
             if line.strip() or cell is None:
                 return docker.run_line(self.shell, expand(self.shell, line), cell, "docker")
             for each in docker.lines_of(cell):
                 docker.run_line(self.shell, expand(self.shell, each), None, "docker")
-        except UsageError as e:
-            raise IPythonUsageError(str(e)) from None
         return None
 
     def run_cell(self, request: RunRequest, cell: str) -> None:
@@ -109,6 +124,13 @@ class ContainerMagics(Magics):  # type: ignore[misc]
                 from .. import forked  # the C core: only once it is needed here
 
                 run.enter = partial(forked.enter, self.shell, payload.body(), client.facts)
+            if request.detach:
+                from .background import followed
+
+                with followed(self.shell, client, run, request.outputs or ()), cidfile(request.cidfile, run):
+                    run.execute(stdin=b"", cell=payload)
+                print(run.container.id)
+                return
             run.execute(stdin=b"", cell=payload)
         else:
             with cidfile(request.cidfile, run):
@@ -136,10 +158,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         from .. import options
         from . import subcommands
 
-        try:
+        with self._shown("%namespaces: "):
             subcommands.show_namespaces(self.shell, options.split(line))
-        except UsageError as e:
-            raise IPythonUsageError(f"%namespaces: {e}") from None
 
     @line_magic  # type: ignore[untyped-decorator]
     def expect(self, line: str) -> None:
@@ -153,10 +173,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         last = self.shell.user_ns.get("_container")
         if not isinstance(last, Container):
             raise IPythonUsageError("%expect: nothing has run yet in this notebook")
-        try:
+        with self._shown("%expect: "):
             print(expect(last, line))
-        except UsageError as e:
-            raise IPythonUsageError(f"%expect: {e}") from None
 
     @line_magic  # type: ignore[untyped-decorator]
     def cgroup(self, line: str) -> None:
@@ -164,10 +182,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         from .. import options
         from . import cgroup
 
-        try:
+        with self._shown("%cgroup: "):
             cgroup.cgroup(self.shell, options.split(line))
-        except UsageError as e:
-            raise IPythonUsageError(f"%cgroup: {e}") from None
 
 
 def parse_words(words: Sequence[str]) -> RunRequest:
@@ -189,6 +205,7 @@ def python_cell(shell: Any, request: RunRequest, source: str) -> Cell:
         variables=variables_for(shell, request, source),
         out=request.outputs or (),
         trust=request.trust,
+        detached=request.detach,
     )
 
 

@@ -121,3 +121,14 @@ def available_bytes() -> int:
     """Return the memory that the host can give without swapping: ``MemAvailable`` in proc_meminfo(5), bytes."""
     with open("/proc/meminfo") as f:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable:"))
+
+
+def beyond_memory(limit_bytes: int) -> list[str]:
+    """Say, in a guest, where a memory limit is more than the guest has; nothing if it is not."""
+    all_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if limit_bytes <= all_bytes:
+        return []
+    return [
+        f"--memory {format_bytes(limit_bytes)} is more than the guest's own {format_bytes(all_bytes)}: when those are "
+        f"used up, its kernel kills some process, before this limit; {MEMORY} gives it more"
+    ]

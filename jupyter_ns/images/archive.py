@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 
 from ..errors import ImageError, UsageError
 from .make import INDEXES, MANIFESTS, OCI_INDEX, add_image, encode, host_architecture, layer_media_type
+from .record import MAX_DOCUMENT_BYTES, Image, Layer, chain_ids, diff_ids_of, digest_of, hex_of, parse_document
 from .reference import Reference, parse_reference
-from .store import MAX_DOCUMENT_BYTES, Image, Layer, Store, chain_ids, diff_ids_of, digest_of, hex_of, parse_document
+from .store import Store
 from .streams import CHUNK, LayerStream, compression_of
 from .unpack import DEFAULT_BOUNDS, bounded_header
 

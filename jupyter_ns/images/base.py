@@ -10,8 +10,9 @@ import tarfile
 
 from ..errors import ImageError
 from .make import OCI_LAYER, add_image, new_config
+from .record import Image, Layer, digest_of
 from .reference import parse_reference
-from .store import Image, Layer, Store, digest_of
+from .store import Store
 
 HOST = "host"
 """The name of the machine's own files, copy-on-write; it is no image of the store."""

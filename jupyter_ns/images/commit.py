@@ -12,8 +12,9 @@ from typing import Any
 from ..errors import UsageError
 from .make import OCI_LAYER, add_image, new_config, now
 from .pack import pack_layer
+from .record import Image, Layer
 from .reference import Reference
-from .store import Image, Layer, Store
+from .store import Store
 
 _EXPOSED = re.compile(r"[0-9]+(?:-[0-9]+)?(?:/(?:tcp|udp|sctp))?", re.ASCII)
 

@@ -12,8 +12,9 @@ from ..spec import ContainerSpec
 from . import elsewhere
 from .base import BUSYBOX, HOST, OFFLINE, make_busybox
 from .merged import Stack
+from .record import Image
 from .reference import Reference, parse_reference
-from .store import Image, Store
+from .store import Store
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Say = Callable[[str], None]

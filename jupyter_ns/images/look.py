@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ..errors import ImageError
 from .merged import Stack, is_opaque, is_whiteout
-from .store import Image, Store
+from .record import Image
+from .store import Store
 
 CREATED_BY_MAX = 44
 """Characters of what made a layer that are shown, as ``docker history`` cuts them."""

@@ -17,6 +17,7 @@ import requests
 from ..errors import ImageError
 from .archive import choose_platform, verified_layer
 from .make import DOCKER_INDEX, DOCKER_MANIFEST, INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
+from .record import MAX_DOCUMENT_BYTES, Image, chain_ids, diff_ids_of, digest_of, hex_of, parse_document
 from .reference import Reference
 from .registry import (
     ATTEMPTS,
@@ -28,7 +29,7 @@ from .registry import (
     read_settings,
     registries_for,
 )
-from .store import MAX_DOCUMENT_BYTES, Image, Store, chain_ids, diff_ids_of, digest_of, hex_of, parse_document
+from .store import Store
 from .streams import CHUNK
 
 PARALLEL = 3

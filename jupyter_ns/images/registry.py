@@ -23,8 +23,10 @@ import requests
 from urllib3.exceptions import InsecureRequestWarning
 
 from ..errors import ImageError
+from .files import write_whole
+from .record import MAX_DOCUMENT_BYTES
 from .reference import DEFAULT_REGISTRY, Reference
-from .store import MAX_DOCUMENT_BYTES, Store
+from .store import Store
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 ATTEMPTS = 5
@@ -124,8 +126,6 @@ def _registry_name(key: str) -> str:
 
 def save_login(store: Store, registry: str, pair: tuple[str, str] | None) -> bool:
     """Keep a user and password for a registry, or forget them; return whether there were any."""
-    from .store import write_whole
-
     path = store.path("auth.json")
     content = _json_file(path)
     auths = content.setdefault("auths", {})

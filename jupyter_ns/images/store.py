@@ -21,81 +21,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from ..errors import ImageError, UsageError
+from .files import UNFINISHED, remove_tree, unowned, write_whole
 from .merged import Stack
+from .record import MAX_DOCUMENT_BYTES, Image, Layer, chain_ids, diff_ids_of, digest_of, hex_of, parse_document
 from .reference import Reference, parse_reference
 from .streams import LayerStream
 from .unpack import DEFAULT_BOUNDS, Bounds, unpack
 
-MAX_DOCUMENT_BYTES = 4 << 20
-"""Of a manifest or configuration."""
-_UNFINISHED = ".new-"
 _DIRECTORIES = ("blobs/sha256", "layers", "images", "downloads", "volumes", "scratch")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """A layer of an image.
-
-    Attributes
-    ----------
-    diff_id : str
-        Digest of the uncompressed archive.
-    digest : str
-        Of the blob; equal to `diff_id` where it is not compressed.
-    media_type : str
-        Of the blob.
-    size : int
-        Of the blob, bytes.
-    """
-
-    diff_id: str
-    digest: str
-    media_type: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """The record of an image, and its configuration.
-
-    Attributes
-    ----------
-    id : str
-        Digest of the configuration.
-    manifest : str
-        Digest of the manifest.
-    layers : tuple of Layer
-        Lowest first.
-    config : dict
-        The configuration, an OCI image configuration.
-    """
-
-    id: str
-    manifest: str
-    layers: tuple[Layer, ...]
-    config: dict[str, Any] = field(repr=False)
-
-    @property
-    def chains(self) -> tuple[str, ...]:
-        """The layers' chain IDs, lowest first."""
-        return chain_ids([layer.diff_id for layer in self.layers])
-
-    @property
-    def runtime(self) -> dict[str, Any]:
-        """The part that says how to run it: Env, Cmd, Entrypoint…"""
-        return self.config.get("config") or {}
 
 
 def default_root() -> str:
@@ -103,25 +45,6 @@ def default_root() -> str:
     own = os.environ.get("JUPYTER_NS_DATA")
     data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.abspath(own or os.path.join(data, "jupyter_ns"))
-
-
-def hex_of(digest: str) -> str:
-    """Return the digits of a digest.
-
-    Raises
-    ------
-    ImageError
-        If it is no SHA-256.
-    """
-    kind, _, digits = digest.partition(":")
-    if kind != "sha256" or len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
-        raise ImageError(f"{digest!r}: only sha256 digests are known")
-    return digits
-
-
-def digest_of(data: bytes) -> str:
-    """Return the digest of bytes."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 class Store:
@@ -195,11 +118,11 @@ class Store:
         with self.changing():
             for name in os.listdir(self.path("scratch")):
                 path = self.path("scratch", name)
-                if _unowned(path):
+                if unowned(path):
                     remove_tree(path)
             for directory in (self.root, self.path("images")):
                 for name in os.listdir(directory):
-                    if name.startswith(_UNFINISHED):  # only who holds this lock writes here
+                    if name.startswith(UNFINISHED):  # only who holds this lock writes here
                         os.unlink(os.path.join(directory, name))
 
     # ---- blobs ----
@@ -514,98 +437,3 @@ class Store:
             freed += os.path.getsize(path)
             os.unlink(path)
         return sorted(removed), freed
-
-
-def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
-    """Name each layer together with those below it, as the OCI image specification does ("Layer ChainID").
-
-    A layer's archive need not hold the directories that it only passes through: they are as below. So the
-    same archive may unpack differently on others.
-
-    Examples
-    --------
-    >>> chain_ids(["sha256:" + "0" * 64])[0][:12]
-    'sha256:00000'
-    """
-    chains: list[str] = []
-    for diff_id in diff_ids:
-        chains.append(digest_of(f"{chains[-1]} {diff_id}".encode()) if chains else diff_id)
-    return tuple(chains)
-
-
-def diff_ids_of(config: dict[str, Any]) -> list[str]:
-    """Return the diff IDs that a configuration names, lowest first.
-
-    Raises
-    ------
-    ImageError
-        If there are none, or they are no digests.
-    """
-    rootfs = config.get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(diff_ids, list) or not diff_ids:
-        raise ImageError("the image has no layers: rootfs.diff_ids is missing in its configuration")
-    for diff_id in diff_ids:
-        hex_of(str(diff_id))
-    return list(diff_ids)
-
-
-def parse_document(data: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object of bounded size.
-
-    Raises
-    ------
-    ImageError
-        If it is too large or not one.
-    """
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise ImageError(f"{what}: more than {MAX_DOCUMENT_BYTES:,} bytes")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise ImageError(f"{what}: not JSON: {e}") from None
-    if not isinstance(document, dict):
-        raise ImageError(f"{what}: expected a JSON object")
-    return document
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a loss of power."""
-    fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=_UNFINISHED)
-    try:
-        with open(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory tree, whatever modes it has."""
-    if os.geteuid():
-        for directory, names, _ in os.walk(path):
-            for name in names:
-                if not os.path.islink(os.path.join(directory, name)):
-                    os.chmod(os.path.join(directory, name), 0o700)
-    try:
-        shutil.rmtree(path)
-    except RecursionError:  # deeper than Python's stack, as a container may have made a volume
-        subprocess.run(["rm", "-rf", "--", path], check=True)
-
-
-def _unowned(path: str) -> bool:
-    """Whether the process that made a scratch directory is gone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True

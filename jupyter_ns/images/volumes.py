@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from ..errors import ImageError, UsageError
 from ..spec import ContainerSpec, Mount
+from .files import write_whole
 from .make import now
 from .merged import Found, Stack
-from .store import Store, write_whole
+from .store import Store
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 

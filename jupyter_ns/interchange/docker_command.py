@@ -45,7 +45,7 @@ def docker_command(spec: ContainerSpec, *, detach: bool = False) -> DockerComman
     "docker run --rm -i --memory 134217728 --network none busybox sh -c 'echo $A'"
     """
     words = ["run", *(["--detach"] if detach else ["--rm"])]
-    if spec.stdin_open and not detach:
+    if spec.stdin_open:
         words.append("-i")
     for option in _OPTIONS:
         words += option(spec)

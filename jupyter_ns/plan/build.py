@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import MORE, UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..networks.data import Endpoint, hosts_text, resolv_text
 from ..networks.wiring import describe, has_limits
 from ..spec import ContainerSpec, Mount
-from .devices import DeviceNode, device_steps
+from .devices import DeviceNode, bind_device, device_steps
 from .finish import become_root, finish_steps, make_workdir
 from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
@@ -174,7 +174,7 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], *, bare: 
     if "user" in wanted and not facts.rootless and spec.privileged:
         raise UnsupportedError("--privileged: conflicts with --userns private, whose root has no privileges outside")
     if "mount" in wanted and facts.overlay_error:
-        raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}")
+        raise UnsupportedError(f"no copy-on-write root: {facts.overlay_error}{MORE}")
     if spec.time_offset_seconds and "time" not in wanted:
         raise UnsupportedError("--time-offset needs a time namespace, which this container does not have")
     return frozenset(wanted)
@@ -185,7 +185,8 @@ class _Build:
     """The stages of one plan.
 
     `staging` is a host directory on which a tmpfs is mounted, in the child only; `target` says that there
-    is a descriptor of what is to be entered, and that the root is in its place already.
+    is a descriptor of what is to be entered, and that the root is in its place already. `trees` has the descriptors of
+    those devices of the host's that are out of reach by their paths.
     """
 
     spec: ContainerSpec
@@ -196,6 +197,7 @@ class _Build:
     staging: str = ""
     userns_fd: int = -1
     target: bool = False
+    trees: dict[str, int] = field(default_factory=dict)
 
     @property
     def old_root(self) -> str:
@@ -212,6 +214,17 @@ class _Build:
         return "user" in self.kinds and not self.facts.rootless
 
     @property
+    def root_flags(self) -> int:
+        """An image's nodes open as the cgroup of devices says, as with Docker; where none guards them, not at all."""
+        guarded = self.facts.cgroup.get("devices_error", "unknown") == "" and not self.facts.rootless
+        return 0 if guarded and self.inputs.lower and "user" not in self.kinds else NODEV
+
+    @property
+    def binds_devices(self) -> bool:
+        """Whether the usual devices are the host's own: a user namespace may make no nodes, mknod(2)."""
+        return bool(self.facts.mknod_error) or ("user" in self.kinds and not self.remapped)
+
+    @property
     def root(self) -> str:
         """Where the new root is at this moment."""
         return "" if self.target else f"{self.staging}/root"
@@ -224,7 +237,7 @@ class _Build:
 
     def _flags(self) -> int:
         if self.remapped:
-            return sum(BY_NAME[k].flag for k in self.kinds & {"mount"})
+            return 0 if self.target else BY_NAME["mount"].flag
         later = {"cgroup", "time", "pid"} | ({"mount"} if self.target else set())
         return sum(BY_NAME[k].flag for k in self.kinds - later)
 
@@ -334,7 +347,7 @@ class _Build:
         layers = [s.path for s in own if s.how == "overlay" and s.path != self.staging]
         for path in (*layers, *self.inputs.exposed, "/"):
             if not any(is_below(path, m.destination) for m in self.spec.mounts):
-                flags = REMOUNT | BIND | RDONLY | NODEV
+                flags = REMOUNT | BIND | RDONLY | self.root_flags
                 yield Step(Op.MOUNT, (None, path, None, flags, None), why="read-only", option="--read-only")
 
     def _late_namespaces(self) -> Iterator[Step]:
@@ -344,7 +357,8 @@ class _Build:
             yield Step(Op.UNSHARE, (flags,), why="what was mounted is locked from here on", option="--userns private")
             yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
             yield from become_root()
-            yield Step(Op.CLOSE, (self.userns_fd,), why="the map of the mounts")
+            if self.userns_fd >= 0:
+                yield Step(Op.CLOSE, (self.userns_fd,), why="the map of the mounts")
         elif "cgroup" in self.kinds:
             yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="after joining, so that our cgroup is its root")
 
@@ -383,7 +397,7 @@ class _Build:
         yield Step(Op.MKDIR, (upper, 0o755))
         yield Step(Op.MKDIR, (work, 0o755))
         data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
-        yield Step(Op.MOUNT, ("overlay", target, "overlay", NODEV, data), why=why)
+        yield Step(Op.MOUNT, ("overlay", target, "overlay", self.root_flags, data), why=why)
 
     def _etc_layer(self) -> Iterator[Step]:
         s, host = self.staging, hostname(self.spec, self.inputs)
@@ -488,9 +502,9 @@ class _Build:
         yield Step(Op.MOUNT, ("tmpfs", dev, "tmpfs", NOSUID | NOEXEC, "mode=0755,size=65536k"))
         yield Step(Op.UMASK, (0,), why="modes as given")
         for name, major, minor in DEVICES:
-            if self.facts.mknod_error or ("user" in self.kinds and not self.remapped):
+            if self.binds_devices:
                 yield Step(Op.MKNOD, (f"{dev}/{name}", S_IFREG | 0o666, 0))
-                yield Step(Op.MOUNT, (f"/dev/{name}", f"{dev}/{name}", None, BIND, None))
+                yield bind_device(f"/dev/{name}", f"{dev}/{name}", self.trees)
             else:
                 yield Step(Op.MKNOD, (f"{dev}/{name}", S_IFCHR | 0o666, major << 8 | minor))
         for target, link in DEV_LINKS:
@@ -595,18 +609,18 @@ class _Build:
             path = "/proc/sys/" + name.replace(".", "/")
             yield Step(Op.WRITE, (path, value), option=f"--sysctl {name}={value}")
 
-    def _policy_paths(self) -> Iterator[Step]:
+    def _policy_paths(self, below: tuple[str, ...] = ("/",)) -> Iterator[Step]:
         unmasked = self.spec.privileged or "systempaths=unconfined" in self.spec.security_options
         if unmasked or ("pid" not in self.kinds) or self.facts.proc_error:
-            if not unmasked:
+            if not unmasked and not self.target:
                 yield from self._make_readonly("/proc", recursive=True)
             return
-        for path, is_dir in self.facts.masked:
+        for path, is_dir in (p for p in self.facts.masked if any(is_below(p[0], b) for b in below)):
             if is_dir:
                 yield Step(Op.MOUNT, ("tmpfs", path, "tmpfs", RDONLY, None), tolerate=errno.ENOENT, why="masked")
             else:
                 yield Step(Op.MOUNT, ("/dev/null", path, None, BIND, None), tolerate=errno.ENOENT, why="masked")
-        for path, _ in self.facts.readonly_paths:
+        for path, _ in (p for p in self.facts.readonly_paths if any(is_below(p[0], b) for b in below)):
             yield Step(Op.MOUNT, (path, path, None, BIND | REC, None), tolerate=errno.ENOENT)
             flags = REMOUNT | BIND | RDONLY | NOSUID | NODEV | NOEXEC
             yield Step(Op.MOUNT, (None, path, None, flags, None), tolerate=errno.ENOENT, why="read-only")

@@ -10,14 +10,18 @@ from ..errors import UnsupportedError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
-from .build import MNT_DETACH, PlanInputs, _Build, _kinds, connecting
+from .build import DEVICES, MNT_DETACH, PlanInputs, _Build, _kinds, build_plan, connecting
 from .devices import device_steps
 from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
-from .steps import Op, Plan, Step
+from .steps import MOUNT_FLAGS, Op, Plan, Step
 
 PR_SET_DUMPABLE = 4
 RENEWED = ("/proc", "/sys", "/dev")
 """What a container that is started again gets anew."""
+NEW = "/dev/.new"
+"""Where the new ones are for a moment; the /dev is ours."""
+FIRST_TREE_FD = 16
+"""Above all numbers of `_Build.descriptors`."""
 
 
 def exec_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -92,19 +96,24 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
 
     Notes
     -----
-    The descriptor ``target`` is that of the mount namespace, which holds all that the container wrote.
+    The descriptor ``target`` is that of the mount namespace, which holds all that the container wrote; of a container
+    that was built by the host's root and then entered a user namespace, that in which it was built, where nothing is
+    locked. There is none where the container had the host's mount namespace: there it is built as before.
     """
     weakened: list[str] = []
     kinds = _kinds(spec, facts, weakened, bare=inputs.bare)
     if "mount" not in kinds:
-        raise UnsupportedError("start: a container without a mount namespace keeps nothing to start again from")
-    if "user" in kinds:
-        raise UnsupportedError("start: a container with a user namespace of its own cannot be started again")
-    if facts.mknod_error:  # the host's own devices are out of reach from inside
-        raise UnsupportedError(f"start: /dev cannot be made anew here: {facts.mknod_error}")
+        return build_plan(spec, facts, inputs)  # it has written to the host's own files
+    if "user" in kinds and facts.rootless:
+        raise UnsupportedError(
+            "start: --userns private of a user who is not root: its mounts belong to a user namespace that is gone; "
+            "leave the option out, for there always is one"
+        )
     for mount in spec.mounts:
         if any(is_below(mount.destination, path) for path in RENEWED):
             raise UnsupportedError(f"start: {mount.option}: what was mounted below {mount.destination} would be lost")
+    # Those elsewhere are where they were.
+    inputs = replace(inputs, devices=tuple(n for n in inputs.devices if is_below(n.destination, "/dev")))
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened, target=True)
     steps = [*build.entry(), *_again(build), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs))
@@ -113,17 +122,53 @@ def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> P
 def _again(build: _Build) -> Iterator[Step]:
     """Should: replace those mounts that belong to namespaces which are gone.
 
-    Mustn't: touch what the container wrote.
+    Mustn't: touch what the container wrote, or take a path of the container's for one of the host's.
     """
     target = dict(build.descriptors())["target"]
+    bind = bool(build.facts.mknod_error) or build.remapped
+    hosts = [f"/dev/{name}" for name, _, _ in DEVICES] if build.binds_devices else []
+    hosts += [node.source for node in build.inputs.devices] if bind else []
+    build.trees = {path: FIRST_TREE_FD + index for index, path in enumerate(dict.fromkeys(hosts))}
+    if build.trees and build.facts.rootless:
+        yield Step(Op.UNSHARE, (BY_NAME["mount"].flag,), why="open_tree(2) wants a mount namespace of one's own")
+    for path, fd in build.trees.items():
+        yield Step(Op.OPEN_TREE, (path, fd), why="out of reach once we are inside")
     yield Step(Op.SETNS, (target, BY_NAME["mount"].flag), why="where everything is that it wrote")
-    yield from build._late_namespaces()
+    if build.remapped:
+        yield Step(Op.FSIDS, build.facts.private_ids[:2], why="what is made from here on belongs to root inside")
+    else:
+        yield from build._late_namespaces()
     # /dev too: the container may have put a link in place of /dev/null, which is bound below (CVE-2025-31133).
-    for path in RENEWED:
-        yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of namespaces that are gone; made anew")
+    yield Step(Op.UMOUNT, ("/dev", MNT_DETACH), why="what the container put there is not to be trusted")
     yield from build._dev()
-    yield from device_steps(build.inputs.devices, old_root="", bind=False)
-    yield from build._proc(build.root)
-    yield from build._sys(build.root)
+    yield from device_steps(build.inputs.devices, old_root="", bind=bind, trees=build.trees)
+    yield from _swapped(build)
+    if build.remapped:
+        yield from build._late_namespaces()
+        yield from build._mqueue("/dev")
+        yield from build._sys("")
     yield from build._sysctls()
-    yield from build._policy_paths()
+    yield from build._policy_paths(("/proc", "/sys") if build.remapped else tuple(_renewed(build)))
+
+
+def _renewed(build: _Build) -> dict[str, Iterator[Step]]:
+    """Return those of /proc and /sys that are of namespaces which are gone, and the steps that mount new ones."""
+    found = {}
+    if "pid" in build.kinds and not build.facts.proc_error:
+        found["/proc"] = build._proc(NEW)
+    if "network" in build.kinds and not build.facts.sysfs_error and not build.remapped:
+        found["/sys"] = build._sys(NEW)
+    return found
+
+
+def _swapped(build: _Build) -> Iterator[Step]:
+    """Mount the new ones before the old go: in a user namespace, mount(2) wants to see one already."""
+    renewed = _renewed(build)
+    yield Step(Op.MKDIR, (NEW, 0o755))
+    for path, mounting in renewed.items():
+        yield Step(Op.MKDIR, (NEW + path, 0o755))
+        yield from mounting
+        yield Step(Op.UMOUNT, (path, MNT_DETACH), why="of a namespace that is gone")
+        yield Step(Op.MOUNT, (NEW + path, path, None, MOUNT_FLAGS["MS_MOVE"], None))
+        yield Step(Op.RMDIR, (NEW + path,))
+    yield Step(Op.RMDIR, (NEW,))

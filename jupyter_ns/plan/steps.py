@@ -63,6 +63,9 @@ class Op(IntEnum):
     CLOSE = 37
     CHOWN = 38
     CTTY = 39
+    OPEN_TREE = 40
+    MOVE_MOUNT = 41
+    PLAN = 42
 
 
 MOUNT_FLAGS = {
@@ -184,10 +187,13 @@ OPS: dict[Op, OpInfo] = {
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
     Op.CHOWN: OpInfo("chown", "chown(2)", "snn", ("path", "owner", "group")),
     Op.CTTY: OpInfo("ioctl(0, TIOCSCTTY)", "tty_ioctl(4)", "", ()),
+    Op.PLAN: OpInfo("read", "pipe(7)", "s", ("plan",)),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
     Op.IDMAP: OpInfo(
         "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")
     ),
+    Op.OPEN_TREE: OpInfo("open_tree(OPEN_TREE_CLONE)", "open_tree(2)", "sn", ("path", "fd")),
+    Op.MOVE_MOUNT: OpInfo("move_mount", "move_mount(2)", "sn", ("target", "fd")),
     Op.FSIDS: OpInfo("setfsuid, setfsgid, capset", "setfsuid(2)", "nn", ("uid", "gid")),
     Op.CLOSE: OpInfo("close", "close(2)", "n", ("fd",)),
 }

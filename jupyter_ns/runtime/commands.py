@@ -86,7 +86,6 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "restart_count": record.restart_count,
         "remove": record.life.remove,
         "detached": record.life.detach,
-        "environment": list(process.plan.steps[-1].args[2]) if not record.spec.python else [],
         "namespaces": process.namespaces,
         "limits": [list(r) for r in process.limit_records],
         "cgroup": process.cgroup.paths if record.alive else {},
@@ -166,6 +165,8 @@ def _stop(
     again: bool = False,
 ) -> Any:
     record = registry.find(of)
+    if again:
+        _check_startable(record)
     record.stop_asked = not again
     if not record.alive:
         if record.state == "restarting":
@@ -187,8 +188,14 @@ def _stop_now(registry: Registry, record: Record, process: Any) -> None:
         _send(registry, record, signal.SIGKILL)
 
 
+def _check_startable(record: Record) -> None:
+    if record.spec.python:
+        raise UsageError(f"start {record.name}: a Python cell runs once; run the cell again")
+
+
 def _start(registry: Registry, request: str, of: str) -> Any:
     record = registry.find(of)
+    _check_startable(record)
     return True if record.alive else registry_start(registry, request, record)
 
 
@@ -202,6 +209,15 @@ def registry_start(registry: Registry, request: str, record: Record) -> Any:
         record.waiting.remove((request, "start"))
         raise
     return LATER
+
+
+def _stdin(registry: Registry, _request: str, of: str, data: bytes) -> Any:
+    """Give a detached container something to read; its standard input stays open."""
+    process = _running(registry, of, "attach").process
+    if process.ends.stdin < 0 or process.stdin_eof:
+        raise UsageError(f"attach {of}: its standard input is closed; `run -d -i` leaves it open")
+    process.feed_stdin(data)
+    return True
 
 
 def _rename(registry: Registry, _request: str, of: str, name: str) -> Any:
@@ -378,9 +394,12 @@ def _copy_next(registry: Registry, _request: str, copy: int) -> list[Any]:
     return registry.copies.next(copy)
 
 
-def _copy_in(registry: Registry, _request: str, of: str, path: str, source: list[Any], owners: bool) -> dict[str, Any]:
+def _copy_in(
+    registry: Registry, _request: str, of: str, path: str, source: list[Any], owners: bool, parents: bool = False
+) -> dict[str, Any]:
     name, is_dir, contents_only = source
-    return registry.copies.write(registry.find(of), path, (name, is_dir, contents_only), owners=owners)
+    about = (name, is_dir, contents_only)
+    return registry.copies.write(registry.find(of), path, about, owners=owners, parents=parents)
 
 
 def _copy_put(registry: Registry, _request: str, copy: int, entries: list[Any]) -> Any:
@@ -422,6 +441,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "stop": _stop,
     "start": _start,
     "rename": _rename,
+    "stdin": _stdin,
     "remove": _remove,
     "pause": _pause,
     "unpause": _unpause,

@@ -64,7 +64,9 @@ class Copies:
                 break
         return found
 
-    def write(self, record: Record, path: str, source: tuple[str, bool, bool], *, owners: bool) -> dict[str, Any]:
+    def write(
+        self, record: Record, path: str, source: tuple[str, bool, bool], *, owners: bool, parents: bool = False
+    ) -> dict[str, Any]:
         """Begin to write; return the copy's number and what the source is called there."""
         root = record.process.open_root()
         try:
@@ -75,7 +77,11 @@ class Copies:
             os.close(root)
         first_ids = record.process.recipe.facts.private_ids[:2] if record.process.recipe.remapped else (0, 0)
         number = next(self._numbers)
-        self._writers[number] = TreeWriter(directory, owners=owners, first_ids=first_ids), directory, path
+        self._writers[number] = (
+            TreeWriter(directory, owners=owners, first_ids=first_ids, parents=parents),
+            directory,
+            path,
+        )
         return {"copy": number, "name": name}
 
     def put(self, number: int, entries: list[Entry]) -> None:

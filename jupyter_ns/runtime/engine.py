@@ -25,12 +25,15 @@ from typing import Any
 
 from .. import core, namespaces
 from ..cgroups import Cgroup, Manager, NoManager, collect_stale, engine_key
+from ..cgroups.devices import ALL
+from ..cgroups.facts import changed
 from ..errors import ContainerError, EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
-from ..spec import ContainerSpec
+from ..spec import ContainerSpec, Limits
 from . import commands, protocol
+from .blank import become
 from .entering import enter_container, start_again
 from .groups import answer
 from .inputs import limits_of
@@ -39,12 +42,13 @@ from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
-from .setup import prepare_host
+from .setup import Mounts, look_again, prepare_host
 from .supervised import Supervised, make_pipes
 from .switchboard.manager import Networks
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
+UNSENT_S = 0.003
 HEAP_LOOKS = 256
 """Containers from one look at the engine's heap to the next."""
 
@@ -80,9 +84,12 @@ class Engine:
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
         self._heap_ranges: list[tuple[int, int]] = []
+        self._mounts: Mounts | None = None
         self._spawned = 0
+        self._unsent = False
         self._leaving = 0
         self._syncs: list[str] = []
+        self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._recipes = Recipes()
         self._parked = Parked(self._build)
         self.registry = Registry(self)
@@ -156,9 +163,15 @@ class Engine:
         """Serve until the kernel goes away, then leave nothing behind."""
         try:
             while self._running:
-                for key, mask in self._selector.select(self._do_what_is_due()):
+                left_s = self._do_what_is_due()
+                if self._unsent:
+                    left_s = UNSENT_S if left_s is None else min(left_s, UNSENT_S)
+                ready = self._selector.select(left_s)
+                for key, mask in ready:
                     self._dispatch(key.fd, mask)
                 self._finalise_ended()
+                if self._unsent and not ready:
+                    self._flush()
         finally:
             self._shut_down()
 
@@ -221,17 +234,31 @@ class Engine:
             raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
         self._hello = hello
         facts, cgroups = prepare_host()
+        self._mounts = Mounts()
         if self._guest:
             facts = replace(facts, guest=self._guest, namespace_ids=namespaces.read())
         self._facts = facts
         collect_stale(cgroups)
         self._manager = Manager(cgroups, engine_key()) if cgroups.version else NoManager(cgroups)
+        self._tell_facts()
+
+    def _tell_facts(self) -> None:
         self.tell(Kind.READY, "", {"version": protocol.VERSION, "pid": os.getpid(), "facts": self.facts.to_dict()})
+
+    def _look_at_mounts(self) -> None:
+        """Learn the host anew where its mounts have changed: containers are made of them."""
+        assert self._mounts is not None and self._manager is not None
+        if self._mounts.have_changed():
+            self._parked.drop()
+            self._recipes.clear()
+            self._facts, self._private_facts = look_again(self.facts, self._manager.facts), None
+            self._tell_facts()
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
         if "enter" in request:
             enter_container(self, container, request)
             return
+        self._look_at_mounts()
         life = Life(**request.pop("life", {}))
         name = self.registry.free_name(life)
         recipe = self._recipes.get(request, self._facts_for, self._join_files)
@@ -296,15 +323,20 @@ class Engine:
         return self._private_facts
 
     def _join_files(self, spec: ContainerSpec, in_zygote: bool) -> tuple[str, ...]:
-        """Learn, from a cgroup made for a moment, how a child joins one; this also tries the limits.
+        """Learn, from a cgroup made for a moment, how a child joins one with limits of these kinds.
 
         Empty where a program can be born in its cgroup (CLONE_INTO_CGROUP).
         """
-        cgroup = self.new_cgroup(STAND_IN, spec)
-        try:
-            return cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
-        finally:
-            cgroup.remove()
+        limits = limits_of(spec, self.facts)
+        rules = ALL if ALL in limits.device_rules else bool(limits.device_rules)
+        kind = changed(limits, Limits()), rules, spec.cgroup_parent, in_zygote
+        if kind not in self._joins or spec.cgroup_parent:  # a group may be made anew, with other limits
+            cgroup = self.new_cgroup(STAND_IN, spec)
+            try:
+                self._joins[kind] = cgroup.self_join_files if in_zygote or cgroup.into_fd() is None else ()
+            finally:
+                cgroup.remove()
+        return self._joins[kind]
 
     def new_cgroup(self, name: str, spec: ContainerSpec) -> Cgroup:
         """Make a container's cgroup, with its limits.
@@ -315,7 +347,12 @@ class Engine:
             As `Manager.create`.
         """
         assert self._manager is not None
-        return self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        cgroup = self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        if self._guest and spec.limits.memory_bytes:
+            from ..guest.kernel import beyond_memory
+
+            cgroup.notes += beyond_memory(spec.limits.memory_bytes)
+        return cgroup
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
@@ -325,6 +362,14 @@ class Engine:
         OSError
             As clone3(2) and cgroups(7); nothing stays.
         """
+        blank = None if parked else self._parked.take_blank(recipe)
+        if blank is not None:
+            try:
+                become(blank, recipe)
+            except BaseException:
+                blank.discard()
+                raise
+            return blank
         cgroup = self.new_cgroup(container, recipe.spec)
         ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
@@ -342,7 +387,7 @@ class Engine:
         recipe = made.recipe
         try:
             made.hold()
-            if recipe.remapped:
+            if "userns" in recipe.descriptors:
                 child["userns"] = open_map(self.facts.private_ids)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
@@ -383,16 +428,14 @@ class Engine:
                 self._recipes.forget(container.recipe.key)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
-                self.registry.failed(container)
-                container.dispose()
+                container.dispose(keep_files=self.registry.failed(container))
                 continue
             summary = container.summary()
-            keep_files = self.registry.ended(container, summary)
             if container.attached:
-                self.tell(Kind.EXIT, container.id, summary)
-            container.dispose(keep_files=keep_files)
+                self.tell(Kind.EXIT, container.id, summary)  # before whoever waits for the end is answered
+            container.dispose(keep_files=self.registry.ended(container, summary))
             recipe = container.recipe
-            if recipe.key and not recipe.bare and not recipe.once and container.attached:
+            if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:
                 self._parked.replenish(recipe)
 
     def staging_of(self, plan: Plan) -> str:
@@ -420,7 +463,13 @@ class Engine:
         self._out.put(protocol.encode(kind, container, payload))
         self._flush()
 
+    def tell_soon(self, kind: Kind, container: str, payload: Any) -> None:
+        """Queue a frame that goes with the next one, or after `UNSENT_S`: the kernel wakes up once for both."""
+        self._out.put(protocol.encode(kind, container, payload))
+        self._unsent = True
+
     def _flush(self) -> None:
+        self._unsent = False
         try:
             empty = self._out.flush(self.sock)
         except (BrokenPipeError, ConnectionResetError):
@@ -457,7 +506,8 @@ class Engine:
         self.registry.started(c)
         if c.attached:
             name = c.record.name if c.record is not None else ""
-            self.tell(Kind.STARTED, c.id, (c.introduction or self.introduction(c)) | {"name": name})
+            tell = self.tell if c.recipe.bare else self.tell_soon  # the kernel forks itself into a bare one
+            tell(Kind.STARTED, c.id, (c.introduction or self.introduction(c)) | {"name": name})
 
     def tell_sample(self, c: Supervised, sample: list[Any]) -> None:
         """Pass on a sample, unless the kernel is behind; that of a detached container is kept here."""

@@ -35,6 +35,13 @@ class Entered(Supervised):
     collected: bytearray | None = None
     """What it writes is kept here, up to a bound, where nobody at the kernel follows it."""
     on_end: Callable[[Entered], None] | None = None
+    on_its_own: bool = False
+    """Whether nobody waits for it once its program runs (``exec -d``)."""
+
+    @property
+    def detached(self) -> bool:
+        """Whether it goes on when its program has been started and the kernel looks away."""
+        return self.on_its_own
 
     @contextlib.contextmanager
     def around_clone(self) -> Iterator[None]:

@@ -6,18 +6,23 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgpack
+
 from ..errors import UsageError
 from ..plan import PlanInputs
 from ..plan.entering import exec_plan, restart_plan
 from ..spec import ContainerSpec
 from .entered import Entered
 from .inputs import resolve_inputs
-from .recipes import entering_recipe
-from .supervised import Supervised, make_pipes
+from .recipes import Recipe, entering_recipe
+from .supervised import KEPT, Supervised, make_pipes
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .registry import Record
+
+MOST_WORDS = 16
+"""Kinds of process to enter one container whose recipes are kept."""
 
 
 def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) -> None:
@@ -31,14 +36,15 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
         What the kernel calls the process.
     request : dict
         ``enter`` (name or ID of the container) and ``changes``, fields of the spec that differ from the
-        container's; ``environment`` among them is added to it.
+        container's; ``environment`` among them is added to it. ``detach``: nobody waits for its end.
 
     Raises
     ------
     UsageError
         If there is no such container, or it does not run.
     """
-    enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
+    made = enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
+    made.on_its_own = bool(request.get("detach"))
 
 
 def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) -> Entered:
@@ -46,19 +52,13 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     if record.state != "running":
         raise UsageError(f"exec: container {record.name} is {record.state}, not running")
     host = record.process
-    changes = dict(changes)
-    added = tuple((name, value) for name, value in changes.pop("environment", ()))
-    spec = ContainerSpec.from_dict(
-        replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
-    )
-    spec = replace(spec, environment=(*record.spec.environment, *added))
-    facts = host.recipe.facts
-    # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
-    inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
-    inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
-    uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
-    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
-    ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
+    key = msgpack.packb([changes, host.cgroup.self_join_files])
+    recipe = host.entered.get(key) or _recipe_to_enter(record, dict(changes))
+    if not recipe.spec.user:  # whom a name means may change meanwhile
+        if len(host.entered) >= MOST_WORDS:
+            host.entered.clear()
+        host.entered[key] = recipe
+    ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
     child["target"] = os.dup(host.pidfd)
     made = Entered(engine, name, recipe, ends, host.cgroup, target=host.pidfd)
     made.container_id, made.namespaces = record.id, host.namespaces
@@ -71,13 +71,28 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     return made
 
 
+def _recipe_to_enter(record: Record, changes: dict[str, Any]) -> Recipe:
+    host = record.process
+    added = tuple((name, value) for name, value in changes.pop("environment", ()))
+    spec = ContainerSpec.from_dict(
+        replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
+    )
+    spec = replace(spec, environment=(*record.spec.environment, *added))
+    facts = host.recipe.facts
+    # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
+    inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
+    inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
+    uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
+    return entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
+
+
 def start_again(engine: Engine, record: Record) -> None:
-    """Start a container that has ended, in the mount namespace that it kept.
+    """Start a container that has ended, in the mount namespace that it kept, if it had one.
 
     Raises
     ------
     UnsupportedError
-        If it kept none.
+        If it cannot be used again.
     OSError
         As clone3(2) and cgroups(7).
     """
@@ -87,9 +102,14 @@ def start_again(engine: Engine, record: Record) -> None:
     with engine.networks.reserved(spec, record.name, had) as network:
         made, child = _made_again(engine, record, inputs)
     made.join(network)
-    child["target"] = os.dup(before.mount_namespace_fd)
+    if "target" in made.recipe.descriptors:
+        child["target"] = os.dup(before.ground_fd if before.ground_fd >= 0 else before.mount_namespace_fd)
     engine.spawn(made, child)
-    made.layer_fd, before.layer_fd = before.layer_fd, -1
+    if not spec.stdin_open:
+        made.feed_stdin(None)
+    for kept in KEPT:  # until it has its own, and where it cannot be started
+        setattr(made, kept, getattr(before, kept))
+        setattr(before, kept, -1)
     before.dispose()
     record.process = made
     engine.containers[made.id] = made
@@ -101,7 +121,8 @@ def _made_again(engine: Engine, record: Record, inputs: PlanInputs) -> tuple[Sup
     try:
         join = cgroup.self_join_files if cgroup.into_fd() is None else ()
         plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
-        recipe = entering_recipe(spec, plan, inputs.exposed, facts, inputs.uid)
+        uid = inputs.uid + (facts.private_ids[0] if before.recipe.remapped else 0)
+        recipe = entering_recipe(spec, plan, inputs.exposed, facts, uid)
         recipe = replace(recipe, lower=before.recipe.lower, held=before.recipe.held)
         ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     except BaseException:

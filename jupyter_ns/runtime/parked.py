@@ -2,18 +2,18 @@
 
 After a run, the next one in the same words is likely, so one is built for it, once the kernel has had
 time to show the first. It is as fresh as one built on demand: nothing has run in it, it is used once, and
-it is dropped when the host's mounts change, when a directory that it stands on is another by now, when
+it is dropped when the host's mounts change (`Engine`), when a directory that it stands on is another by now, when
 the zygote has learnt new modules, and after `KEEP_S` seconds.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import blank
 from .recipes import Recipe
 from .supervised import Supervised
 
@@ -56,15 +56,11 @@ class Parked:
         self._build = build
         self._waiting: dict[bytes, _Waiting] = {}
         self._wanted: dict[bytes, tuple[Recipe, float]] = {}
-        # proc_pid_mounts(5): the file polls as an exceptional condition once mounts have changed.
-        self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(self._mounts, select.POLLPRI)
+        self._blank: Supervised | None = None
+        self._blank_until = 0.0
 
     def take(self, recipe: Recipe) -> Supervised | None:
         """Take the container that waits for this request, if there is one."""
-        if self._poll.poll(0):
-            self.drop()
         self._wanted.pop(recipe.key, None)
         found = self._waiting.pop(recipe.key, None)
         if found is None:
@@ -77,20 +73,38 @@ class Parked:
             return None
         return found.container
 
+    def take_blank(self, recipe: Recipe) -> Supervised | None:
+        """Take the child that waits for a plan, if it can become a container of this kind."""
+        found = self._blank
+        if found is None or not blank.fits(recipe) or found.plan.clone_flags != recipe.plan.clone_flags:
+            return None
+        self._blank = None
+        if found.state == "blank":
+            return found
+        found.discard()  # it is not ready, or was killed while it waited
+        return None
+
     def replenish(self, recipe: Recipe) -> None:
         """Have one more container built by this recipe, soon."""
         self._wanted[recipe.key] = recipe, time.monotonic() + AFTER_S
 
     def _replenish(self, recipe: Recipe) -> None:
+        if self._blank is None and blank.fits(recipe):
+            self._blank = self._make(blank.recipe_like(recipe))
+            self._blank_until = time.monotonic() + KEEP_S
         if recipe.key in self._waiting:
             return
         while len(self._waiting) >= MOST:
             self._drop_one(next(iter(self._waiting)))
+        made = self._make(recipe)
+        if made is not None:
+            self._waiting[recipe.key] = _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))
+
+    def _make(self, recipe: Recipe) -> Supervised | None:
         try:
-            made = self._build(os.urandom(32).hex(), recipe, parked=True)
+            return self._build(os.urandom(32).hex(), recipe, parked=True)
         except OSError:
-            return  # not needed: the next run builds its own, and says what is wrong
-        self._waiting[recipe.key] = _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))
+            return None  # not needed: the next run builds its own, and says what is wrong
 
     def tick(self, now: float) -> list[float]:
         """Build what is wanted, drop what has waited too long; return when to look again."""
@@ -101,7 +115,11 @@ class Parked:
         for key, waiting in list(self._waiting.items()):
             if now >= waiting.until:
                 self._drop_one(key)
-        return [when for _, when in self._wanted.values()] + [waiting.until for waiting in self._waiting.values()]
+        if self._blank is not None and now >= self._blank_until:
+            self._drop_blank()
+        blank_until = [] if self._blank is None else [self._blank_until]
+        wanted = [when for _, when in self._wanted.values()]
+        return [*wanted, *blank_until, *(waiting.until for waiting in self._waiting.values())]
 
     def drop(self, which: Callable[[Recipe], bool] = lambda _: True) -> None:
         """Take down the waiting containers that `which` chooses."""
@@ -111,6 +129,14 @@ class Parked:
         for key, waiting in list(self._waiting.items()):
             if which(waiting.container.recipe):
                 self._drop_one(key)
+
+        if self._blank is not None and which(self._blank.recipe):
+            self._drop_blank()
+
+    def _drop_blank(self) -> None:
+        if self._blank is not None:
+            self._blank.discard()
+            self._blank = None
 
     def _drop_one(self, key: bytes) -> None:
         self._waiting.pop(key).container.discard()

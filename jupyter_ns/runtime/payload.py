@@ -62,6 +62,9 @@ def open_streams() -> None:
 
 def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], store_history: bool = True) -> int:
     sys.path[:] = cell["sys_path"]
+    CHANNEL.plain = cell["detached"]
+    if CHANNEL.plain:
+        shell.colors = "nocolor"
     shell.execution_count = cell["execution_count"]
     if buffers:
         try:
@@ -128,6 +131,8 @@ def _getpass(prompt: str = "Password: ", stream: object = None) -> str:
 
 def _ask(prompt: str, *, password: bool) -> str:
     sys.stdout.flush()
+    if CHANNEL.plain:
+        raise EOFError("nobody can be asked: the cell runs in the background")
     CHANNEL.send("input", {"prompt": prompt, "password": password})
     kind, body, _ = CHANNEL.receive()
     if kind == "no_input":

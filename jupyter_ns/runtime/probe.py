@@ -12,6 +12,7 @@ import itertools
 import os
 import platform
 import signal
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -210,9 +211,9 @@ def submounts(mounts: Iterable[MountEntry], overlay: Overlay) -> Iterable[Submou
         if m.path == "/" or hidden or m.fstype in PSEUDO_FILESYSTEMS:
             continue
         try:
-            is_dir = os.path.isdir(m.path)
+            is_dir = stat.S_ISDIR(os.stat(m.path).st_mode)
         except OSError:
-            continue
+            continue  # below a directory that is closed to us
         if not is_dir:
             found.append((m, None, "it is a mounted file"))
         elif m.readonly:
@@ -235,7 +236,7 @@ def _split_root(
     parts: list[Submount],
 ) -> None:
     """List what stands in `directory`, and which of it is overlaid as one piece."""
-    verdicts: dict[int, str] = {}
+    verdicts: dict[tuple[int, bool], str] = {}
     for entry in sorted(os.scandir(directory), key=lambda e: e.name):
         path = entry.path
         if entry.is_symlink():
@@ -248,13 +249,14 @@ def _split_root(
             entries.append(RootEntry(path, "dir"))
             if path in OWN_DIRECTORIES or path in mounted:
                 continue
-            if any(is_below(m, path) for m in mounted) and os.access(path, os.R_OK):
+            holds_mounts = any(is_below(m, path) for m in mounted)
+            if holds_mounts and os.access(path, os.R_OK):
                 _split_root(path, mounted, overlay, entries, parts)
                 continue
-            device = entry.stat().st_dev
-            if device not in verdicts:
-                (verdicts[device],) = overlay([path])
-            parts.append(Submount(path, "bind" if verdicts[device] else "overlay", verdicts[device]))
+            key = entry.stat().st_dev, holds_mounts
+            if key not in verdicts:
+                (verdicts[key],) = overlay([path])
+            parts.append(Submount(path, "bind" if verdicts[key] else "overlay", verdicts[key]))
 
 
 def _holds_something(directory: str) -> bool:

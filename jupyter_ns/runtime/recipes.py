@@ -69,8 +69,13 @@ class Recipe:
 
     @property
     def remapped(self) -> bool:
-        """Whether the container needs the map of a user namespace: `plan.build`."""
-        return any(name == "userns" for name, _ in self.plan.steps[0].args[0])
+        """Whether the host's root builds it, and then it enters a user namespace: `plan.build`."""
+        return self.spec.userns == "private" and not self.facts.rootless
+
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        """Names of the descriptors that the plan needs."""
+        return tuple(name for name, _ in self.plan.steps[0].args[0])
 
     @property
     def in_zygote(self) -> bool:
@@ -155,6 +160,10 @@ class Recipes:
         while len(self._recipes) > MAX_RECIPES:
             self._recipes.popitem(last=False)
         return recipe
+
+    def clear(self) -> None:
+        """Drop all, because the host has changed."""
+        self._recipes.clear()
 
     def forget(self, key: bytes) -> None:
         """Drop a recipe, because it failed."""

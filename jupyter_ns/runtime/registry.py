@@ -196,16 +196,18 @@ class Registry:
             for follower in record.followers:
                 self.engine.tell(Kind.STREAM, follower, [now, stream, data])
 
-    def failed(self, made: Supervised) -> None:
-        """It could not be built."""
-        record = made.record
-        if record is None:
-            return
-        if made.failure is not None and record.restart_count:
-            record.error = str(made.failure)
-            self._end(record, 128)
-        else:
+    def failed(self, made: Supervised) -> bool:
+        """It could not be built; return whether what it wrote in an earlier life is to be kept."""
+        record, failure = made.record, made.failure
+        if record is None or failure is None:
+            return False
+        if not record.started_s:
             self.forget(record)
+            return False
+        record.error = str(failure)
+        self._answer(record, "start", error=failure)
+        self._end(record, 128)
+        return record.id in self.records
 
     def ended(self, made: Supervised, summary: dict[str, Any]) -> bool:
         """Its processes are gone; return whether what it wrote is to be kept."""
@@ -299,9 +301,9 @@ class Registry:
         """Its program has been started."""
         if made.record is not None:
             self._answer(made.record, "start")
-            if made.attached and made.record.life.detach:
-                self.engine.tell(Kind.REPLY, made.id, True)
-                made.attached = False
+        if made.attached and made.detached:
+            self.engine.tell(Kind.REPLY, made.id, True)
+            made.attached = made.spec.python  # what a cell sends back is still awaited
 
     def cancel(self, request: str) -> None:
         """Whoever sent this request waits no longer."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jeepney import Message
     from jeepney.io.blocking import DBusConnection
 
 TIMEOUT_S = 5.0
@@ -52,11 +53,19 @@ def enter_scope(address: str, pid: int) -> str:
     org.freedesktop.systemd1(5), StartTransientUnit and JobRemoved; systemd's "Control Group APIs and Delegation".
     """
     try:
-        from jeepney.io.blocking import open_dbus_connection
+        from jeepney.bus import get_bus
+        from jeepney.io.blocking import DBusConnection, prep_socket
     except ImportError:
         return "jeepney, which speaks with systemd, is not installed"
+
+    class Connection(DBusConnection):  # type: ignore[misc]
+        """Waits for no reply for ever, as `open_dbus_connection` does for the first."""
+
+        def send_and_get_reply(self, message: Message, *, timeout: float | None = None) -> Message:
+            return super().send_and_get_reply(message, timeout=TIMEOUT_S if timeout is None else timeout)
+
     try:
-        with open_dbus_connection(address, auth_timeout=TIMEOUT_S) as bus:
+        with prep_socket(get_bus(address), timeout=TIMEOUT_S) as sock, Connection(sock) as bus:
             return _start(bus, f"jupyter_ns-{pid}.scope", pid)
     except TimeoutError:
         return f"systemd did not answer in {TIMEOUT_S:.0f} s at {address}"
@@ -76,11 +85,11 @@ def _start(bus: DBusConnection, unit: str, pid: int) -> str:
     ]
     ended = MatchRule(type="signal", interface=_MANAGER["interface"], member="JobRemoved")
     for request in (message_bus.AddMatch(ended), new_method_call(manager, "Subscribe")):
-        bus.send_and_get_reply(request, timeout=TIMEOUT_S)
+        bus.send_and_get_reply(request)
     with bus.filter(ended) as signals:
         body = unit, "fail", properties, list[Any]()
         request = new_method_call(manager, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)
-        reply = bus.send_and_get_reply(request, timeout=TIMEOUT_S)
+        reply = bus.send_and_get_reply(request)
         if reply.header.message_type is MessageType.error:
             return f"systemd refused a scope: {reply.body[0] if reply.body else 'without a reason'}"
         while True:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import subprocess
 from dataclasses import replace
 
 from .. import core
 from ..cgroups import CgroupFacts, read_layout
 from ..cgroups import probe as probe_cgroups
-from ..doctor import MORE
-from ..errors import UnsupportedError
+from ..doctor import RESTRICTED
+from ..errors import MORE, UnsupportedError
 from ..host import HostFacts
 from ..namespaces import BY_NAME
 from .private import private_ids
@@ -39,7 +40,30 @@ def prepare_host() -> tuple[HostFacts, CgroupFacts]:
         reasons = {name: f"{reason}; {no_scope}" for name, reason in cgroup.unavailable.items()}
         cgroup = replace(cgroup, unavailable=reasons)
     facts = probe(rootless=rootless, uid=uid, gid=gid, id_ranges=id_ranges, cgroup=cgroup)
+    if rootless and "EPERM" in facts.namespaces["mount"]:  # not a limit, which would be ENOSPC
+        raise powerless(facts.namespaces["mount"])
     return replace(facts, private_ids=private_ids(), nofile=raise_open_files()), cgroup
+
+
+def look_again(facts: HostFacts, cgroup: CgroupFacts) -> HostFacts:
+    """Probe once more what the host can do, after its mounts have changed."""
+    anew = probe(rootless=facts.rootless, uid=facts.uid, gid=facts.gid, id_ranges=facts.id_ranges, cgroup=cgroup)
+    kept = ("private_ids", "nofile", "guest", "namespace_ids")
+    return replace(anew, **{name: getattr(facts, name) for name in kept})
+
+
+class Mounts:
+    """Tells whether this mount namespace has changed since it was asked last."""
+
+    def __init__(self) -> None:
+        # proc_pid_mounts(5): the file polls as an exceptional condition once mounts have changed.
+        self._file = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLPRI)
+
+    def have_changed(self) -> bool:
+        """Whether they have."""
+        return bool(self._poll.poll(0))
 
 
 def raise_open_files() -> tuple[int, int]:
@@ -108,8 +132,25 @@ def enter_user_namespace(uid: int, gid: int) -> bool:
         _write("/proc/self/uid_map", f"0 {uid} 1\n")
         _write("/proc/self/gid_map", f"0 {gid} 1\n")
     except OSError as e:
-        raise UnsupportedError(f"a user namespace was made, but its IDs cannot be mapped: {e.strerror}") from e
+        raise powerless(f"{e.filename}: {e.strerror}") from e
     return False
+
+
+def powerless(failed: str) -> UnsupportedError:
+    """Return the error for a user namespace whose root may do nothing, with AppArmor's part in it.
+
+    Notes
+    -----
+    Ubuntu from 23.10 on lets everybody make user namespaces, and has AppArmor refuse every capability in them. The
+    process has changed to the profile ``unprivileged_userns`` by now, which `proc_pid_attr(5)` tells.
+    """
+    why = ""
+    with contextlib.suppress(OSError), open("/proc/self/attr/apparmor/current") as f:  # absent: no AppArmor
+        profile = f.read().rstrip("\0\n")
+        why = "" if profile == "unconfined" else f"; AppArmor confines this process: {profile}"
+    with contextlib.suppress(OSError), open(f"/proc/sys/{RESTRICTED.replace('.', '/')}") as f:  # absent: not Ubuntu's
+        why += f"; {RESTRICTED} is 1" if f.read().strip() == "1" else ""
+    return UnsupportedError(f"a user namespace was made, but it is powerless: {failed}{why}{MORE}")
 
 
 def map_ranges(pid: int, uid: int, gid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
@@ -20,6 +21,8 @@ class Channel:
 
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
+        self.plain = False
+        """Whether nobody takes what is shown: then it goes to the standard streams as text."""
         self._decoder = channel.ChannelDecoder(max_total=1 << 40)  # the kernel is trusted
         self._messages: list[channel.Message] = []
 
@@ -50,8 +53,6 @@ CHANNEL = Channel()
 
 
 def _flush_streams() -> None:
-    import sys
-
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -61,12 +62,17 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
 
     def publish(self, data, metadata=None, *, transient=None, update=False, **_kwargs) -> None:  # type: ignore[no-untyped-def]
         """Send a MIME bundle."""
+        if CHANNEL.plain:
+            super().publish(data, metadata, transient=transient, update=update)
+            return
         _flush_streams()
         body = {"data": data, "metadata": metadata or {}, "transient": transient or {}, "update": bool(update)}
         CHANNEL.send("display", body)
 
     def clear_output(self, wait: bool = False) -> None:
         """Clear the cell's output in the notebook."""
+        if CHANNEL.plain:
+            return
         _flush_streams()
         CHANNEL.send("clear", {"wait": bool(wait)})
 
@@ -81,6 +87,9 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]
 
     def write_format_data(self, format_dict, md_dict=None) -> None:  # type: ignore[no-untyped-def]
         """Send the representation."""
+        if CHANNEL.plain:
+            print(format_dict.get("text/plain", ""))
+            return
         _flush_streams()
         CHANNEL.send("result", {"data": format_dict, "metadata": md_dict or {}})
 
@@ -115,6 +124,9 @@ class CellShell(InteractiveShell):  # type: ignore[misc]
 
     def _showtraceback(self, etype, evalue, stb) -> None:  # type: ignore[no-untyped-def]
         _flush_streams()
+        if CHANNEL.plain:
+            print(*stb, sep="\n", file=sys.stderr)
+            return
         CHANNEL.send("error", {"ename": str(etype.__name__), "evalue": str(evalue), "traceback": list(stb)})
 
     def enable_gui(self, gui: Any = None) -> None:

@@ -1,7 +1,7 @@
 """One container as the engine sees it: its descriptors, its states, its end.
 
-States: *building* (the child walks its plan) → *ready* (parked at the last wait) →
-*running* → *ended* (PID 1 is reaped, streams are being drained) → finalised.
+States: *blank* (the child has no plan yet: `.blank`) → *building* (it walks its plan) → *ready* (parked at
+the last wait) → *running* → *ended* (PID 1 is reaped, streams are being drained) → finalised.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ IDLE_INTERVALS = 8
 PIECES = 8
 """Reads of a channel whose writer is gone: all that a socket may hold."""
 PROCESSES = SAMPLE_FIELDS.index("pids")
+KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
+"""Descriptors that hold what a container wrote, also after its end."""
 
 
 @dataclass(slots=True)
@@ -119,6 +121,8 @@ class Supervised:
     pid: int = 0
     pidfd: int = -1
     mount_namespace_fd: int = -1
+    ground_fd: int = -1
+    """Of one that has entered a user namespace: the mount namespace that it was built in, where nothing is locked."""
     layer_fd: int = -1
     root_fd: int = -1
     """Its root directory, held where it may be asked for after the end."""
@@ -143,6 +147,8 @@ class Supervised:
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
     base_levels: list[Level] = field(default_factory=list)
+    entered: dict[bytes, Recipe] = field(default_factory=dict)
+    """How processes entered it, by what was asked for."""
     to_stdin: Outgoing = field(default_factory=Outgoing)
     stdin_eof: bool = False
     to_channel: Outgoing = field(default_factory=Outgoing)
@@ -245,6 +251,9 @@ class Supervised:
             self.engine.write_id_maps(self.pid)
         elif label == "layer":
             self._hold_layer()
+        elif label == "plan":
+            self.state = "blank"
+            return
         elif label == "go":
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             self._on_ready()
@@ -257,6 +266,8 @@ class Supervised:
             self._read_namespaces([k.name for k in KINDS if k.name not in ("cgroup", "time")])
 
     def _hold_layer(self) -> None:
+        if self.recipe.remapped:
+            self.ground_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -269,15 +280,16 @@ class Supervised:
     def _on_ready(self) -> None:
         """The child stands at its last wait: do all that can be done before the payload is wanted."""
         # Held, so that the exit of PID 1 need not wait until its mounts are taken down: a grace period of RCU.
-        self.mount_namespace_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._keep("mount_namespace_fd", os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
         self.cgroup.watch(self.pid)
         if self.sampler is not None and self.spec.network == "none" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
-        self.base_sample = self._take_sample()
         if self.spec.cgroup_parent:
-            self.base_levels = self.cgroup.levels("memory")
-        self.root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.base_levels = self.cgroup.levels_anew("memory")
+        self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
+        if self.parked:
+            self.base_sample = self._take_sample()
         if self.parked and not self.spec.networked:
             self.introduction = self.engine.introduction(self)
 
@@ -303,6 +315,12 @@ class Supervised:
             with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
                 os.write(self.ends.go, b"g")
 
+    def _keep(self, name: str, fd: int) -> None:
+        """Take up one of `KEPT`, in place of that of an earlier life."""
+        if getattr(self, name) >= 0:
+            os.close(getattr(self, name))
+        setattr(self, name, fd)
+
     def unpark(self) -> None:
         """The payload is wanted: follow it now, if it has been let go, or as soon as the container is ready."""
         self.parked = False
@@ -311,6 +329,8 @@ class Supervised:
 
     def follow(self) -> None:
         """Tell of the payload that has been let go, and read what it writes."""
+        if self.base_sample is None and self.sampler is not None:
+            self.base_sample = self._take_sample()  # it has used next to nothing by now
         self.engine.tell_started(self)
         self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
         if self.ends.stderr >= 0:  # a terminal has one output
@@ -344,16 +364,17 @@ class Supervised:
     def _pass_on(self, number: int, data: bytes) -> None:
         if self.record is not None:
             self.engine.registry.output(self.record, number, data)
-        if self.attached and not self._detached:
+        if self.attached and not self.detached:
             self.engine.tell(Kind.STREAM, self.id, [number, data])
 
     @property
-    def _detached(self) -> bool:
+    def detached(self) -> bool:
+        """Whether it goes on when its program has been started and the kernel looks away."""
         return self.record is not None and self.record.life.detach
 
     def _must_wait(self, fd: int, handler: Callable[[], None]) -> bool:
         """Whether somebody at the kernel reads this output, and is behind."""
-        followed = bool(self.record.followers) if self.record is not None and self._detached else self.attached
+        followed = bool(self.record.followers) if self.record is not None and self.detached else self.attached
         return followed and self.engine.hold_back(fd, handler)
 
     def _read_channel(self) -> None:
@@ -710,7 +731,7 @@ class Supervised:
         for name in ("stdin", "stdout", "stderr", "report", "go"):
             self.close_fd(name)
         self.close_channel()
-        for attribute in ("pidfd", "oom_fd", *(() if keep_files else ("mount_namespace_fd", "layer_fd", "root_fd"))):
+        for attribute in ("pidfd", "oom_fd", *(() if keep_files else KEPT)):
             fd = getattr(self, attribute)
             if fd >= 0:
                 self.engine.unwatch(fd)

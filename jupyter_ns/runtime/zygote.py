@@ -65,7 +65,10 @@ class Zygote:
                 self._preload_one(self._to_preload.pop(0))
 
     def _on_request(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER) + 1)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER) + 1)
+        except ConnectionResetError:  # the engine left without reading our last message
+            return False
         if not data:
             return False
         message = msgpack.unpackb(data)

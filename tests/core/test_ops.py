@@ -12,7 +12,7 @@ import stat
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -140,6 +140,22 @@ def test_mount_setattr(tmp_path: Path) -> None:
         assert "ro" in mounts(pid)[str(tmp_path)][5].split(",")
     assert failure([*steps, Step(Op.MKDIR, (f"{tmp_path}/x", 0o755))], NEWNS) == (3, errno.EROFS)
     assert failure([PRIVATE_ROOT, Step(Op.MOUNT_SETATTR, (f"{tmp_path}/absent", 0, 1, 0))], NEWNS) == (1, errno.ENOENT)
+
+
+def test_open_tree_and_move_mount(tmp_path: Path) -> None:
+    """A device that is out of reach by its path: the mount is taken along as a descriptor."""
+    target, number = tmp_path / "target", 77
+    target.touch()
+    steps = [PRIVATE_ROOT, Step(Op.OPEN_TREE, ("/dev/null", number)), Step(Op.MOVE_MOUNT, (str(target), number))]
+    with parked(steps, NEWNS) as pid:
+        info = os.stat(f"/proc/{pid}/root{target}")
+        assert (stat.S_ISCHR(info.st_mode), info.st_rdev) == (True, os.makedev(1, 3))
+        assert str(number) not in os.listdir(f"/proc/{pid}/fd")
+    assert stat.S_ISREG(target.stat().st_mode)
+    absent = f"{tmp_path}/absent"
+    assert failure([PRIVATE_ROOT, Step(Op.OPEN_TREE, (absent, number))], NEWNS) == (1, errno.ENOENT)
+    assert failure([*steps[:2], Step(Op.MOVE_MOUNT, (absent, number))], NEWNS) == (2, errno.ENOENT)
+    assert failure([*steps, steps[-1]], NEWNS) == (3, errno.EBADF)
 
 
 def test_idmap_and_close(tmp_path: Path) -> None:
@@ -475,6 +491,53 @@ def test_wait_ends_the_child_when_the_engine_lets_go() -> None:
     assert core.read_report(read) is None
     os.close(read)
     os.close(pidfd)
+
+
+@contextlib.contextmanager
+def blank() -> Iterator[tuple[int, int, int]]:
+    """Give the PID of a child that waits for a plan, the read end of its report pipe, and its go pipe's write end."""
+    read, report = os.pipe2(os.O_CLOEXEC)
+    go, release = os.pipe2(os.O_CLOEXEC)
+    pairs = (("report", 3), ("go", 4))
+    pid, pidfd = core.spawn(Plan(0, (Step(Op.FDS, (pairs,)), Step(Op.PLAN, ("plan",)))), {"report": report, "go": go})
+    try:
+        for fd in (report, go):
+            os.close(fd)
+        assert core.read_report(read) == (core.WAITING, 1, 0)
+        yield pid, read, release
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for fd in (read, release, pidfd):
+            os.close(fd)
+
+
+def test_plan_goes_on_with_the_plan_that_comes(tmp_path: Path) -> None:
+    """It is longer than a pipe holds, and its steps count from its own first."""
+    made, filler = tmp_path / "made", "x" * 100_000
+    plan = Plan(0, (Step(Op.MKDIR, (str(made), 0o700)), Step(Op.HOSTNAME, (filler,)), Step(Op.WAIT, ("end",))))
+    with blank() as (_, read, release):
+        core.hand_plan(release, plan.image({}), len(plan.steps))
+        assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)  # a name of 100,000 characters
+        assert made.is_dir()
+
+
+@pytest.mark.parametrize("damage", [lambda image: image[:-2], lambda image: b"\xff" * 128 + image[128:]])
+def test_a_plan_that_does_not_hold_together_is_refused(damage: Callable[[bytes], bytes]) -> None:
+    plan = Plan(0, (Step(Op.CHDIR, ("/",)), Step(Op.EXEC, (("/bin/true",), ("true",), ("A=1",)))))
+    with blank() as (_, read, release):
+        core.hand_plan(release, damage(plan.image({})), len(plan.steps))
+        assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)
+        assert core.read_report(read) is None
+
+
+def test_plan_ends_the_child_when_the_engine_lets_go() -> None:
+    with blank() as (_, read, release):
+        os.write(release, b"half")
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, release)  # closes it
+        os.close(null)
+        assert core.read_report(read) is None
 
 
 # ---- images that do not hold together ----

@@ -33,6 +33,15 @@ def hard_link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
     return entry(name, tarfile.LNKTYPE, linkname=target)
 
 
+def sparse(name: str, size: int, pieces: Sequence[tuple[int, int]]) -> tuple[tarfile.TarInfo, bytes]:
+    """Make a sparse file's member, in GNU tar's form 1.0: a map of offsets and sizes stands before the data."""
+    numbers = [len(pieces), *(number for piece in pieces for number in piece)]
+    table = "".join(f"{number}\n" for number in numbers).encode()
+    data = table + bytes(-len(table) % 512) + b"x" * sum(n for _, n in pieces)
+    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name}
+    return entry(name, data=data, pax_headers={**headers, "GNU.sparse.realsize": str(size)})
+
+
 def archive(members: Sequence[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     """Write an archive in POSIX's format."""
     out = io.BytesIO()

@@ -22,7 +22,8 @@ from jupyter_ns.errors import ImageError
 from jupyter_ns.images import archive as archives
 from jupyter_ns.images.base import make_busybox
 from jupyter_ns.images.merged import Stack
-from jupyter_ns.images.store import Image, Store
+from jupyter_ns.images.record import Image
+from jupyter_ns.images.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other tools unpack owners as root only")
 

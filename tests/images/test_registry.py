@@ -27,9 +27,10 @@ from jupyter_ns.errors import ImageError
 from jupyter_ns.images.archive import choose_platform
 from jupyter_ns.images.make import OCI_INDEX, OCI_MANIFEST, add_image, encode, layer_media_type, new_config
 from jupyter_ns.images.pull import Progress, pull, push
+from jupyter_ns.images.record import Image, Layer, digest_of, hex_of
 from jupyter_ns.images.reference import parse_reference
 from jupyter_ns.images.registry import Settings, read_settings, registries_for, save_login
-from jupyter_ns.images.store import Image, Layer, Store, digest_of, hex_of
+from jupyter_ns.images.store import Store
 
 REGISTRY = shutil.which("docker-registry") or "/usr/bin/docker-registry"
 needs_registry = pytest.mark.skipif(not os.path.exists(REGISTRY), reason="docker-registry is not installed")

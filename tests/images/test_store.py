@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from jupyter_ns.errors import ContainerError, ImageError, UsageError
 from jupyter_ns.images import archive as archives
 from jupyter_ns.images.make import add_image, layer_media_type, new_config
+from jupyter_ns.images.record import Image, Layer
 from jupyter_ns.images.reference import parse_reference
-from jupyter_ns.images.store import Image, Layer, Store
+from jupyter_ns.images.store import Store
 
 
 @pytest.fixture
@@ -140,6 +141,17 @@ def test_the_store_is_closed_to_others(store: Store) -> None:
     assert os.stat(store.root).st_mode & 0o077 == 0
 
 
+COMMITTER = """
+import sys
+from jupyter_ns.images.commit import commit
+from jupyter_ns.images.reference import parse_reference
+from jupyter_ns.images.store import Store
+store = Store(sys.argv[1])
+base = store.find("base")
+print("ready", flush=True)
+commit(store, base, sys.argv[2], [parse_reference("committed")])
+print("done", flush=True)
+"""
 LOADER = """
 import os, sys
 from jupyter_ns.images import archive
@@ -150,9 +162,9 @@ print("done", flush=True)
 """
 
 
-def loader(store: Store, path: Path) -> subprocess.Popen[str]:
-    """Start a process that loads an archive."""
-    command = [sys.executable, "-c", textwrap.dedent(LOADER), store.root, str(path)]
+def loader(store: Store, path: Path, script: str = LOADER) -> subprocess.Popen[str]:
+    """Start a process that loads an archive, or commits a directory."""
+    command = [sys.executable, "-c", textwrap.dedent(script), store.root, str(path)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -196,6 +208,23 @@ def test_killed_while_loading(delay_ms: int, store: Store, saved: tuple[Path, Im
     assert loaded.id == image.id == store.find("saved").id
     check_consistent(store)
     assert len(os.listdir(store.path("layers"))) == 2
+
+
+@pytest.mark.parametrize("delay_ms", [0, 2, 5, 10, 20, 35, 50, 80])
+def test_killed_while_committing(delay_ms: int, store: Store, tmp_path: Path) -> None:
+    base = add(store, TWO, name="base")
+    (tmp_path / "upper").mkdir()
+    for i in range(50):
+        (tmp_path / f"upper/f{i}").write_bytes(os.urandom(200_000))
+    process = loader(store, tmp_path / "upper", COMMITTER)
+    time.sleep(delay_ms / 1000)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    check_consistent(store)
+    assert {image.id for image in store.images()} >= {base.id}
+    assert loader(store, tmp_path / "upper", COMMITTER).communicate()[0] == "done\n"
+    assert len(store.find("committed").layers) == 2
+    check_consistent(store)
 
 
 def test_several_processes_load_the_same(store: Store, saved: tuple[Path, Image]) -> None:

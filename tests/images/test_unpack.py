@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from archives import archive, directory, entry, hard_link, symlink
+from archives import archive, directory, entry, hard_link, sparse, symlink
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -183,6 +183,14 @@ HOSTILE = {
     "an unknown type": [entry("f", b"Z")],
     "a time that is none": [entry("f", pax_headers={"mtime": "1e9999999"})],
     "a NUL in a name": [entry("f", pax_headers={"path": "a\0b"})],
+    "a directory swapped for a link": [directory("d"), entry("d/f"), symlink("d", "/etc"), entry("d/evil", data=b"x")],
+    "a link swapped for a link": [symlink("d", "e"), directory("e"), symlink("d", "/"), entry("d/evil", data=b"x")],
+    "a directory swapped for a link, then time": [directory("d/e", mtime=1), symlink("d", "/"), directory("d/e")],
+    "an attribute too large": [entry("f", pax_headers={"SCHILY.xattr.user.x": "x" * 3000 * 30})],
+    "an attribute without a name": [entry("f", pax_headers={"SCHILY.xattr.user.": "x"})],
+    "a sparse file beyond bounds": [sparse("f", 1 << 31, [(0, 512)])],
+    "a hole that is data": [sparse("f", 1 << 20, [(0, 512), (1 << 40, 512)])],
+    "pieces that overlap": [sparse("f", 1 << 20, [(0, 512), (0, 512)])],
     "an owner out of range": [entry("f", pax_headers={"uid": str(1 << 40)})],
 }
 
@@ -195,6 +203,38 @@ def test_hostile_archives_are_refused_and_touch_nothing(name: str, tmp_path: Pat
         unpacked(archive(HOSTILE[name]), tmp_path / "outside" / "l")
     assert (sorted(os.listdir(tmp_path)), os.lstat("/etc/passwd").st_nlink) == before
     assert os.listdir(tmp_path / "outside") == ["l"]
+
+
+@root_only
+def test_what_a_link_stood_for_is_never_written(tmp_path: Path) -> None:
+    """Neither by the entry that comes in its place, nor by whiteouts below it, nor through a hard link to it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/f").write_text("as it was")
+    target = f"{tmp_path}/outside"
+    members = [
+        *(symlink("l", f"{target}/f"), hard_link("h", "l"), entry("h", data=b"new"), entry("l", data=b"new")),
+        *(directory("d"), entry("d/f"), symlink("d", target), entry("d/.wh.f"), entry("d/.wh..wh..opq")),
+        *(directory("w"), entry(".wh.w"), symlink("w", target), entry("w/.wh.f")),
+    ]
+    unpacked(archive(members), tmp_path / "l")
+    assert (tmp_path / "outside/f").read_text() == "as it was"
+    assert os.listxattr(tmp_path / "outside") == []
+    assert (tmp_path / "l/h").read_bytes() == (tmp_path / "l/l").read_bytes() == b"new"
+
+
+def test_a_sparse_file_takes_no_more_than_its_data(tmp_path: Path) -> None:
+    unpacked(archive([sparse("f", 1 << 29, [(0, 512), ((1 << 29) - 512, 512)])]), tmp_path / "l")
+    info = os.stat(tmp_path / "l/f")
+    assert info.st_size == 1 << 29 and info.st_blocks * 512 < 1 << 20
+
+
+def test_entries_of_one_name_are_one(tmp_path: Path) -> None:
+    """They count as often as they come; the last is there, whatever kinds the others were."""
+    kinds = [entry("a", data=b"1"), directory("a"), entry("a/b"), symlink("a", "/"), entry("a", tarfile.FIFOTYPE)]
+    unpacked(archive([*kinds, entry("a", data=b"2")]), tmp_path / "l")
+    assert (os.listdir(tmp_path / "l"), (tmp_path / "l/a").read_bytes()) == (["a"], b"2")
+    with pytest.raises(ImageError, match="100 entries"):
+        unpacked(archive([entry("a")] * 101), tmp_path / "m")
 
 
 def test_overlay_attributes_of_an_archive_are_left_out(tmp_path: Path) -> None:

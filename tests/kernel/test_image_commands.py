@@ -17,7 +17,8 @@ from jupyter_ns.errors import ImageError, UsageError
 from jupyter_ns.frontend.commands import stored
 from jupyter_ns.frontend.commands.console import Console
 from jupyter_ns.images import volumes
-from jupyter_ns.images.store import Store, hex_of
+from jupyter_ns.images.record import hex_of
+from jupyter_ns.images.store import Store
 
 pytestmark = pytest.mark.needs("root")
 
@@ -157,7 +158,7 @@ def test_info(docker: Docker) -> None:
         ("history", "requires 1 argument"),
         ("build .", "Dockerfiles are not built"),
         ("load", "load -i FILE"),
-        ("import -", "no standard input"),
+        ("import -", "or - and < FILE"),
         ("pull host", "here already"),
         ("tag host x", "no image of the store"),
         ("images -f x=y busybox", "invalid filter"),

@@ -17,8 +17,9 @@ from jupyter_ns.errors import ImageError, SetupError, UnsupportedError, UsageErr
 from jupyter_ns.images import archive, volumes
 from jupyter_ns.images.base import make_busybox
 from jupyter_ns.images.make import OCI_LAYER, add_image, new_config
+from jupyter_ns.images.record import Layer, digest_of
 from jupyter_ns.images.reference import parse_reference
-from jupyter_ns.images.store import Layer, Store, digest_of
+from jupyter_ns.images.store import Store
 from jupyter_ns.runner import Run, Sink
 from jupyter_ns.spec import ContainerSpec, Mount
 
@@ -292,3 +293,13 @@ def test_digests_are_of_the_bytes(store: Store) -> None:
     data = tar({"f": b"x"})
     image = archive.import_files(store, io.BytesIO(data), [], {"Cmd": ["x"]})
     assert image.layers[0].digest == digest_of(data)
+
+
+@pytest.mark.needs("devices")
+def test_a_node_outside_dev_opens_if_the_cgroup_of_devices_lets_it(store: Store) -> None:
+    make_busybox(store)
+    script = "mknod /null c 1 3 && echo x > /null && echo open; mknod /disk b 8 0 && head -c 1 /disk"
+    container = run("sh", "-c", script, image="busybox")
+    assert container.stdout == "open\n" and "Operation not permitted" in container.stderr
+    private = run("sh", "-c", "test -c /dev/null && mount", image="busybox", userns="private")
+    assert "nodev" in private.stdout.splitlines()[0]

@@ -19,13 +19,14 @@ import jupyter_ns
 from jupyter_ns.images import archive
 from jupyter_ns.images.base import make_busybox
 from jupyter_ns.images.make import OCI_LAYER, add_image, new_config
+from jupyter_ns.images.record import Layer
 from jupyter_ns.images.reference import parse_reference
-from jupyter_ns.images.store import Layer, Store
+from jupyter_ns.images.store import Store
 
 NOBODY = 65534
 AS_NOBODY = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 SCRIPT = r"""
-import shlex, sys
+import shlex, sys, time
 from jupyter_ns import run
 from jupyter_ns.frontend.commands import stored
 from jupyter_ns.frontend.commands.console import Console
@@ -40,6 +41,18 @@ print(container.weakened and "weakened:", *[w for w in container.weakened if "on
 print(container.stdout, container.stderr, [tuple(c) for c in container.changes])
 print(run("cat", "/v/kept", image="layered", volume="vol:/v").stdout)
 docker("layers layered /data/gone")
+for options in ({"image": "layered"}, {}):
+    again = run("sh", "-c", "echo x >> /tmp/f; cat /tmp/f; exec sleep 100", detach=True, **options)
+    count = "wc -l < /proc/self/mountinfo; echo x > /dev/null && cat /proc/keys"
+    mounts = again.exec("sh", "-c", count).stdout
+    for starts in (1, 2, 3, 4):
+        while again.logs().count("x") < starts * (starts + 1) // 2:
+            time.sleep(0.02)
+        if starts < 4:
+            again.stop(timeout=0).start()
+    print("again:", again.logs().split(), again.exec("cat", "/proc/1/comm").stdout.split(),
+          mounts == again.exec("sh", "-c", count).stdout, [w for w in mounts.split() if w == "x"])
+    again.remove(force=True)
 docker("rmi layered")
 docker("volume rm vol")
 docker("images")
@@ -122,6 +135,7 @@ def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
     )
     assert "('D', '/data/owned')" in done.stdout and "\nkept" not in done.stdout and "x\n" in done.stdout
     assert "/data/gone: layer 3 hides it\n/data/gone: layer 2 has it\n" in done.stdout
+    assert done.stdout.count(f"again: {['x'] * 10} ['sleep'] True []\n") == 2
     assert "Untagged: layered:latest" in done.stdout and "\nvol\n" in done.stdout
     assert lines[-1].split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
     assert os.listdir(directory / "data/layers") == os.listdir(directory / "data/scratch") == []

@@ -18,7 +18,7 @@ from jupyter_ns.client import get_client
 from jupyter_ns.errors import ContainerError, ImageError, UnsupportedError, UsageError
 from jupyter_ns.frontend.commands import table
 from jupyter_ns.frontend.commands.console import Console
-from jupyter_ns.frontend.docker import split_pipe
+from jupyter_ns.frontend.docker import split_line
 from jupyter_ns.images import volumes
 from jupyter_ns.images.store import Store
 from jupyter_ns.lifecycle import ask
@@ -35,7 +35,7 @@ class Docker:
 
     def __call__(self, line: str) -> str:
         self._capsys.readouterr()
-        table.dispatch(Console(shell=self.shell), split_pipe(line)[0])
+        table.dispatch(Console(shell=self.shell), split_line(line).words)
         return self._capsys.readouterr().out
 
 

@@ -244,6 +244,35 @@ def test_limits_and_masks_hold_after_a_new_start() -> None:
         assert container.exec("cat", "/proc/keys").stdout == ""
 
 
+def test_start_again_without_a_mount_namespace(tmp_path: Path) -> None:
+    """What it wrote is the host's own by now."""
+    script = f"echo $$ >> {tmp_path}/starts; echo ready; exec sleep 100"
+    with ready(script, without="mount") as container:
+        for starts in (2, 3):
+            container.stop(timeout=0)
+            container.start()
+            assert soon(lambda: (tmp_path / "starts").read_text() == "1\n" * starts)  # noqa: B023
+        assert container.exec("cat", f"{tmp_path}/starts").stdout == "1\n1\n1\n"
+
+
+@pytest.mark.parametrize("userns", [pytest.param("private", marks=pytest.mark.needs("root", "private")), "host"])
+def test_start_again_many_times_leaves_no_mounts(userns: str) -> None:
+    """In a user namespace, where what the container was built of is locked, as in none."""
+    script = "echo $(stat -c %u / /root /dev/null /dev/shm) ready; exec sleep 100"
+    count = "wc -l < /proc/self/mountinfo; ls /dev; ls -A /dev/shm; echo written > /dev/null && cat /proc/keys"
+    with ready(script, userns=userns, read_only=True, tmpfs="/scratch", device="/dev/kmsg") as container:
+        before = container.exec("sh", "-c", count).stdout
+        assert "written" not in before and "kmsg" in before
+        container.exec("sh", "-c", "touch /dev/shm/old /scratch/kept; rm /dev/zero; ln -s /etc/passwd /dev/zero")
+        for _ in range(4):
+            container.stop(timeout=0)
+            container.start()
+        assert container.exec("sh", "-c", count).stdout == before
+        assert container.exec("ls", "/scratch").stdout == "kept\n"
+        assert container.exec("sh", "-c", "exec ls -l /dev/zero").stdout.startswith("crw-rw-rw-")
+        assert len(set(container.logs().splitlines())) == 1
+
+
 def test_a_new_start_trusts_nothing_in_dev() -> None:
     """CVE-2025-31133: a link in place of /dev/null would have its target bound over the masked paths."""
     script = (

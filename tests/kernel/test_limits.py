@@ -230,6 +230,16 @@ def test_a_child_that_may_more_dies_at_its_parent_s_limit(group: Callable[..., s
 
 
 @pytest.mark.needs("controller:memory")
+def test_a_parent_without_swap_is_named_too(group: Callable[..., str]) -> None:
+    """On version 1 it is the counter of memory and swap that moves there."""
+    lab = group("lab", memory_bytes=32 * MIB, memory_swap_bytes=32 * MIB)
+    for _ in range(2):
+        container = run("sh", "-c", EAT.format("80m", "80m"), cgroup_parent=lab, memory="256m")
+        assert (container.reason, container.oom_limit) == ("oom", ("lab", 32 * MIB))
+        assert run("sh", "-c", EAT.format("80m", "80m"), cgroup_parent=lab, memory="16m").oom_limit is None
+
+
+@pytest.mark.needs("controller:memory")
 def test_its_own_limit_is_its_own(group: Callable[..., str]) -> None:
     lab = group("lab", memory_bytes=64 * MIB)
     container = run("sh", "-c", EAT.format("80m", "80m"), cgroup_parent=lab, memory="16m")
@@ -363,9 +373,12 @@ def test_every_example_runs(name: str, zygote: None, group: Callable[..., str]) 
         return
     if request.spec.cgroup_parent:
         group(request.spec.cgroup_parent)
+    given = run("true", name="data", rm=False, volume=["/usr:/shared"]) if request.spec.volumes_from else None
     if request.spec.network == "lab":
         lifecycle.ask("network_create", name="lab", subnet="172.28.0.0/16")
     made = Run(get_client(), request.spec, Sink())
+    if given is not None:
+        given.remove()
     try:
         container = made.execute(cell=Cell(source="pass") if request.spec.python else None)
     except UnsupportedError as e:

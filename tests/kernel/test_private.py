@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import get_client
+from jupyter_ns.lifecycle import ask
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.spec import ContainerSpec
 
@@ -50,6 +52,29 @@ def test_root_inside_is_nobody_outside(python: bool) -> None:
     assert sink.status["Groups"].split() == []
     ours = namespaces.read()
     assert {k for k, n in container.namespaces.items() if n.container != ours[k]} == set(ours)
+
+
+def test_started_again_it_is_as_private_as_before() -> None:
+    uid, _, count = get_client().facts.private_ids
+    script = "rm -f /etc/hostname; echo x >> /root/f; exec sleep 100"
+    container = private(script, detach=True, tmpfs="/scratch", **FULL)
+    try:
+        for starts in (1, 2, 3):
+            assert Path(f"/proc/{container.pid}/uid_map").read_text().split() == ["0", str(uid), str(count)]
+            assert set(namespaces.read(container.pid).values()).isdisjoint(namespaces.read().values())
+            deadline = time.monotonic() + 10
+            while container.exec("cat", "/root/f").stdout != "x\n" * starts and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert container.exec("sh", "-c", "cat /root/f; stat -c %u /root/f /dev/null").stdout == (
+                "x\n" * starts + "0\n0\n"
+            )
+            for path in ("/dev", "/proc", "/scratch"):  # it is in none that it could take off
+                assert "umount" in container.exec("umount", path).stderr
+            container.stop(timeout=0)
+            assert ("D", "/etc/hostname") in [tuple(c) for c in ask("diff", of=container.id)["changes"]]
+            container.start()
+    finally:
+        container.remove(force=True)
 
 
 def test_the_range_is_no_accounts() -> None:

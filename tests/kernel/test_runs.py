@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import missing
+from processes import sleepers
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import EngineClient, get_client
@@ -246,18 +248,6 @@ def test_nothing_survives(without: str | None, tmp_path: Path) -> None:
     assert sleepers(marker) == []
 
 
-def sleepers(marker: str) -> list[str]:
-    """Return the processes of this host that have the marker as an argument."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().split(b"\0")[:2] == [b"sleep", marker.encode()]:
-                found.append(path.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
-
-
 # ---- files ----
 
 
@@ -484,3 +474,36 @@ print(*resource.prlimit(get_client().pid, resource.RLIMIT_NOFILE))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stderr, done.stdout) == ("", "300 4000 | 200 200 | 4000 4000\n")
+
+
+# ---- a host that changes ----
+
+MOUNTS_COME_AND_GO = """
+import os, subprocess, sys
+from jupyter_ns import run
+
+directory = sys.argv[1]
+script = ("sh", "-c", f"cat {directory}/mounted 2>&1; echo new > {directory}/written")
+seen = [run(*script).stdout]
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", directory], check=True)
+with open(f"{directory}/mounted", "w") as f:
+    f.write("here")
+seen += [run(*script).stdout for _ in range(2)]
+assert os.listdir(directory) == ["mounted"]
+subprocess.run(["umount", directory], check=True)
+os.rmdir(directory)
+ended = run("sh", "-c", f"ls {directory}")
+print([text.replace(directory, "…") for text in seen], ended.exit_code)
+"""
+
+
+@pytest.mark.needs("root", "overlay")
+def test_mounts_that_come_and_go_are_followed() -> None:
+    """In a mount namespace of the kernel's own, which its engine shares; not in /tmp, of which each has its own."""
+    place = tempfile.mkdtemp(dir="/var/tmp")
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", MOUNTS_COME_AND_GO, place],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == f"{['cat: …/mounted: No such file or directory' + chr(10), 'here', 'here']} 2\n"

@@ -11,7 +11,7 @@ import pytest
 
 from jupyter_ns.client import EngineClient
 from jupyter_ns.errors import UsageError
-from jupyter_ns.runner import Sink
+from jupyter_ns.runner import Run, Sink
 from jupyter_ns.spec import ContainerSpec, Limits
 from jupyter_ns.together import run_together
 
@@ -27,17 +27,21 @@ def sh(**fields: object) -> ContainerSpec:
     return ContainerSpec(argv=("sh",), workdir="/", **fields)  # type: ignore[arg-type]
 
 
+def runs(client: EngineClient, *specs: ContainerSpec) -> list[Run]:
+    return [Run(client, spec, Sink()) for spec in specs]
+
+
 @pytest.mark.needs("controller:cpu", "controller:cpuset")
 def test_shares_count_under_contention(engine: Callable[[], EngineClient]) -> None:
     specs = [sh(limits=Limits(cpu_shares=shares, cpuset_cpus="0")) for shares in (1024, 512)]
-    big, small = run_together(engine(), specs, [Sink(), Sink()], BUSY)
+    big, small = run_together(runs(engine(), *specs), BUSY)
     assert (big.exit_code, small.exit_code) == (0, 0)
     assert big.cpu_seconds / small.cpu_seconds == pytest.approx(2, rel=0.15)
 
 
 def test_each_is_a_container_of_its_own(engine: Callable[[], EngineClient]) -> None:
     script = b"readlink /proc/self/ns/pid; echo $$"
-    first, second = run_together(engine(), [sh(), sh()], [Sink(), Sink()], script)
+    first, second = run_together(runs(engine(), sh(), sh()), script)
     assert first.namespaces["pid"].container != second.namespaces["pid"].container
     for container in (first, second):
         assert container.stdout == f"pid:[{container.namespaces['pid'].container}]\n1\n"
@@ -46,13 +50,13 @@ def test_each_is_a_container_of_its_own(engine: Callable[[], EngineClient]) -> N
 def test_one_that_cannot_be_built_ends_the_others(engine: Callable[[], EngineClient]) -> None:
     started = time.monotonic()
     with pytest.raises(UsageError, match="no-such-user"):
-        run_together(engine(), [sh(), sh(user="no-such-user")], [Sink(), Sink()], b"exec sleep 60")
+        run_together(runs(engine(), sh(), sh(user="no-such-user")), b"exec sleep 60")
     assert time.monotonic() - started < 30
 
 
 def test_an_interrupt_reaches_all(engine: Callable[[], EngineClient]) -> None:
     interrupter = threading.Timer(0.7, signal.raise_signal, [signal.SIGINT])
     interrupter.start()
-    ended = run_together(engine(), [sh(), sh()], [Sink(), Sink()], b"exec sleep 60")
+    ended = run_together(runs(engine(), sh(), sh()), b"exec sleep 60")
     interrupter.join()
     assert [container.reason for container in ended] == ["interrupted", "interrupted"]

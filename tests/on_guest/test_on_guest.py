@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,9 +23,12 @@ import pytest
 from jupyter_ns import checkup, doctor
 from jupyter_ns.api import run
 from jupyter_ns.client import EngineClient, close_client, get_client
-from jupyter_ns.errors import EngineError, UnsupportedError, UsageError
+from jupyter_ns.errors import ContainerError, EngineError, UnsupportedError, UsageError
+from jupyter_ns.frontend.commands import table
+from jupyter_ns.frontend.commands.console import Console
 from jupyter_ns.guest import kernel
 from jupyter_ns.guest.keeper import PREFIX
+from jupyter_ns.lifecycle import ask, ask_all
 from jupyter_ns.options import parse
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.spec import ContainerSpec
@@ -66,9 +72,22 @@ def _place(private_tmp: Path) -> Iterator[None]:
     except UnsupportedError as e:
         skip_or_fail(str(e))
     yield
-    close_client()
+    close_client("guest")  # the other engine is the session's
     assert wait_for(lambda: not guest_processes(private_tmp))
     assert [p.name for p in private_tmp.iterdir() if p.name.startswith(PREFIX)] == []
+
+
+def docker_lines(*lines: str) -> list[str]:
+    """Carry out Docker's lines; return what each printed, or its error."""
+    printed = []
+    for line in lines:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            try:
+                table.dispatch(Console(), shlex.split(line))
+            except ContainerError as e:
+                print(e)
+        printed.append(out.getvalue().strip())
+    return printed
 
 
 @pytest.fixture
@@ -97,6 +116,30 @@ def test_out_of_memory_is_the_guests_kernels_doing() -> None:
     hoard = "x = []\nwhile True: x.append(bytearray(1 << 20))"
     c = run(sys.executable, "-S", "-c", hoard, on="guest", memory="48m")
     assert (c.reason, c.exit_code) == ("oom", 137)
+
+
+@pytest.mark.usefixtures("guest")
+def test_a_limit_above_the_guests_own_memory_is_flagged() -> None:
+    above = run("true", on="guest", memory="40g").weakened
+    assert any("--memory 40GiB is more than the guest's own" in line and kernel.MEMORY in line for line in above)
+    assert not any("--memory" in line for line in run("true", on="guest", memory="64m").weakened)
+
+
+@pytest.mark.usefixtures("guest")
+def test_dockers_lines_find_a_container_wherever_it_is() -> None:
+    run("sleep", "100", on="guest", detach=True, name="inside")
+    run("sleep", "100", detach=True, name="outside")
+    try:
+        assert {row["name"]: row["state"] for row in ask_all("list")} == {"inside": "running", "outside": "running"}
+        shown = docker_lines("ps --format {{.Names}}", "exec inside uname -r", "exec outside uname -r", "top inside")
+        names, inside, outside, top = shown
+        assert set(names.split()) == {"inside", "outside"}
+        assert inside != outside == os.uname().release
+        assert "sees no process of a guest" in top
+    finally:
+        for name in ("inside", "outside"):
+            ask("remove", of=name, force=True)
+    assert ask_all("list") == []
 
 
 @pytest.mark.usefixtures("guest")
@@ -203,6 +246,14 @@ def notebook(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         p.kill()
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there and is no zombie: an orphan's is there until the machine's init looks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def descendants(pid: int) -> set[int]:
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -223,9 +274,7 @@ def test_nothing_is_left_when_one_is_killed(
     assert len(doomed) > 2, "a keeper, a guest and its processes"
     assert list(tmp_path.iterdir()) == []  # not even now
     os.kill(process.pid if victim == "notebook" else keeper, signal.SIGKILL)
-    if victim == "keeper":
-        doomed.discard(keeper)  # a zombie until the notebook asks
-    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in doomed))
+    assert wait_for(lambda: not any(map(runs, doomed)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,7 +284,7 @@ def test_a_guest_that_dies_is_an_error_and_the_next_is_a_new_one(guest: EngineCl
     os.kill(child, signal.SIGKILL)
     with pytest.raises(EngineError, match="the guest kernel ended"):
         run("true", on="guest")
-    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in doomed))
+    assert wait_for(lambda: not any(map(runs, doomed)))
     assert run("echo", "again", on="guest").stdout == "again\n"
 
 

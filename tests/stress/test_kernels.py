@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from jupyter_client import KernelManager
+from processes import sleepers
 
 pytestmark = [pytest.mark.stress, pytest.mark.usefixtures("engine")]
 TIMES = int(os.environ.get("JUPYTER_NS_STRESS", "1"))
@@ -112,15 +113,3 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def sleepers(marker: str) -> list[str]:
-    """Return the processes of this host that sleep for as long as the marker says."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().split(b"\0")[:2] == [b"sleep", marker.encode()]:
-                found.append(path.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found

@@ -26,12 +26,30 @@ from collections.abc import Sequence
 
 NO_GUEST = 250
 """Exit status if the guest itself failed."""
+OLD_KERNEL = os.environ.get("UML_OLD", str(pathlib.Path(__file__).parents[2] / ".cache/uml-5.10/usr/bin/linux.uml"))
+"""Linux 5.10, as scripts/fetch-old-kernel leaves it."""
 MODULES = """fs/overlayfs/overlay drivers/net/veth lib/crc-ccitt net/ipv6/ipv6 net/llc/llc net/802/stp net/bridge/bridge
     net/sched/sch_tbf net/sched/sch_netem"""
 INSMOD = f"""$b grep -qw overlay /proc/filesystems ||
     for m in {" ".join(MODULES.split())}; do $b insmod {{modules}}/kernel/$m.ko; done"""
 OVERLAY = "$b mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root"
+PARTS = """$b mount -t tmpfs -o mode=755 root /mnt/root
+for d in proc sys dev mnt root home srv tmp; do $b mkdir /mnt/root/$d; done
+$b chmod 1777 /mnt/root/tmp
+$b cp -a /etc /mnt/root
+for d in /bin /sbin /lib /lib64 /usr /var /opt {needed}; do
+    if [ -h $d ]; then
+        $b cp -a $d /mnt/root
+    elif [ -d $d ] && [ ! -d /mnt/root$d ]; then
+        $b mkdir -p /mnt/root$d
+        $b mount --bind $d /mnt/root$d
+        $b mount -o remount,bind,ro /mnt/root$d
+    fi
+done
+$b mount -t tmpfs -o mode=1777 tmp /mnt/root/var/tmp"""
+"""For Linux before 6: what an overlay shows of a hostfs cannot be opened there."""
 READ_ONLY = "$b mount --bind / /mnt/root; $b mount -o remount,bind,ro /mnt/root"
+ROOTS = {"overlay": OVERLAY, "parts": PARTS, "read-only": READ_ONLY}
 NOISE = ("Failed to initialize ubd", "mmapper_init", "sysrq: Power Off", "reboot: Power down")
 
 INIT = """#!/bin/sh
@@ -73,9 +91,9 @@ $b sleep 10
 """
 
 
-def missing() -> str:
+def missing(kernel: str = "") -> str:
     """Return what is missing to start a guest; empty if nothing is."""
-    if not os.access(_kernel(), os.X_OK):
+    if not os.access(kernel or _kernel(), os.X_OK):
         return "no user-mode Linux kernel: install Debian's user-mode-linux package, or set UML to one"
     if not shutil.which("busybox"):
         return "no busybox: install busybox-static"
@@ -88,7 +106,9 @@ def run(
     uid: int = 0,
     delegated: bool = True,
     setup: str = "",
-    overlay: bool = True,
+    root: str = "overlay",
+    kargs: str = "",
+    kernel: str = "",
     timeout_s: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a fresh guest.
@@ -103,8 +123,13 @@ def run(
         Whether its cgroup belongs to that user, as systemd's ``Delegate=yes`` does it.
     setup : str
         Lines of sh that root carries out before, to cripple the machine.
-    overlay : bool
-        Whether its kernel has overlay file systems; without, its files are read-only.
+    root : str
+        ``overlay``: this machine's files, copy-on-write. ``parts``: a tmpfs with what is needed, read-only, mounted
+        into it. ``read-only``: this machine's files, on a kernel without overlay file systems.
+    kargs : str
+        More of the kernel's command line.
+    kernel : str
+        Another than the usual one, as a path.
     timeout_s : float
         After which the guest is ended.
 
@@ -118,15 +143,17 @@ def run(
     subprocess.TimeoutExpired
         If it takes longer.
     """
+    kernel = kernel or _kernel()
     with tempfile.TemporaryDirectory(prefix="jupyter_ns-uml-") as scratch:
         os.chmod(scratch, 0o755)
-        _write_files(scratch, command, uid, delegated, setup, overlay)
+        insmod = INSMOD.format(modules=_modules(kernel)) if root != "read-only" else ""
+        _write_files(scratch, command, uid, delegated, setup, root, insmod)
         arguments = [
             "setpriv", "--pdeathsig", "TERM", "taskset", "-c", os.environ.get("UML_CPU", "0"),
-            _kernel(), f"mem={os.environ.get('UML_MEM', '768M')}",
+            kernel, f"mem={os.environ.get('UML_MEM', '768M')}",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={scratch}/init",
             f"umid=guest{os.getpid()}", f"uml_dir={scratch}", "loglevel=3", "con=null", "con0=null,fd:1",
-            *shlex.split(os.environ.get("UML_KARGS", "")),
+            *shlex.split(f"{os.environ.get('UML_KARGS', '')} {kargs}"),
         ]  # fmt: skip
         process = subprocess.Popen(
             arguments,
@@ -157,18 +184,24 @@ def _kernel() -> str:
     return os.environ.get("UML") or shutil.which("linux.uml") or ""
 
 
-def _write_files(scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, overlay: bool) -> None:
+def _modules(kernel: str) -> str:
+    """Return the directory of a kernel's modules: it lies beside it as in the package, installed or unpacked."""
+    prefix = pathlib.Path(kernel).resolve().parents[1]
+    return next(iter(glob.glob(f"{prefix}/lib/uml/modules/*")), "/nonexistent")
+
+
+def _write_files(
+    scratch: str, command: Sequence[str], uid: int, delegated: bool, setup: str, root: str, insmod: str
+) -> None:
     session = "sys/fs/cgroup/session"
     chown = f"$b chown {uid}:{uid} {session} {session}/cgroup.* {session}/notebook {session}/notebook/cgroup.*"
     init = INIT.format(
         busybox=shutil.which("busybox"),
-        insmod=INSMOD.format(modules=next(iter(glob.glob("/usr/lib/uml/modules/*")), "/nonexistent"))
-        if overlay
-        else "",
-        root=OVERLAY if overlay else READ_ONLY,
+        insmod=insmod,
+        root=ROOTS[root].replace("{needed}", shlex.join(sorted({sys.prefix, sys.base_prefix, os.getcwd()}))),
         setup=setup or ":",
         passed=shlex.join(_above(sys.executable, os.path.realpath(sys.executable), os.getcwd()))
-        if uid and overlay
+        if uid and root == "overlay"
         else "",
         delegate=chown if uid and delegated else "",
         enter=f"setpriv --reuid={uid} --regid={uid} --clear-groups" if uid else "",
@@ -193,12 +226,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-u", "--uid", type=int, default=0, help="user and group in the guest")
     parser.add_argument("--not-delegated", action="store_true", help="the user's cgroup belongs to root")
+    parser.add_argument("--root", choices=list(ROOTS), default="overlay", help="what its root is made of")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if missing() or not command:
         parser.error(missing() or "COMMAND is missing")
-    done = run(command, uid=options.uid, delegated=not options.not_delegated)
+    done = run(command, uid=options.uid, delegated=not options.not_delegated, root=options.root)
     sys.stdout.write(done.stdout)
     return done.returncode
 

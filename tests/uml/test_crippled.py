@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,43 @@ sys.argv[1:] = [sys.executable] + sys.argv[1:]
 exec(jail.FILTERED)
 """
 """Puts Docker's filter on, which refuses clone flags, and goes on as what its arguments say."""
+PROFILE = "\n".join(
+    ["profile powerless flags=(attach_disconnected) {", "file,", "network,", "unix,", "ptrace,", "signal,", "mount,",
+     "umount,", "pivot_root,", "change_profile,", "}"]
+)  # fmt: skip
+"""All that AppArmor mediates but `capability`, as Ubuntu's profile for user namespaces has it."""
+PARSER = shutil.which("apparmor_parser", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+CONFINE = f"""
+mount -t securityfs none /sys/kernel/security
+echo '{PROFILE}' | {PARSER} --config-file=/dev/null -Q -K -S > /sys/kernel/security/apparmor/.load
+"""
+CONFINED = """
+import os, sys
+with open("/proc/self/attr/apparmor/exec", "w") as f:
+    f.write("exec powerless")
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Goes on as what its arguments say, below that profile."""
+SETTING = "apparmor_restrict_unprivileged_userns"
+UNABLE = """
+import ctypes, os, struct, sys
+# x86-64: nothing that needs a capability works but to make and map a user namespace.
+CLONE3, UNSHARE, NEWUSER, EPERM = 435, 272, 0x10000000, 1
+NEEDY = (165, 166, 155, 170, 171, 308, 161)  # mount, umount2, pivot_root, sethostname, setdomainname, setns, chroot
+ALLOW, DENY = 0x7FFF0000, 0x00050000 | EPERM
+def op(code, jt, jf, k): return struct.pack("HBBI", code, jt, jf, k)
+code = op(0x20, 0, 0, 0)
+for number in (*NEEDY, CLONE3):
+    code += op(0x15, 0, 1, number) + op(6, 0, 0, DENY)
+code += op(0x15, 0, 3, UNSHARE) + op(0x20, 0, 0, 16) + op(0x15, 1, 0, NEWUSER) + op(6, 0, 0, DENY)
+code += op(6, 0, 0, ALLOW)
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, ctypes.byref(Program(len(code) // 8, code)), 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 ASK = """
 import json, os, subprocess, sys
 cli = [sys.executable, "-m", "jupyter_ns.cli"]
@@ -52,11 +90,17 @@ class Host:
     setup: str = ""
     uid: int = USER
     delegated: bool = True
-    overlay: bool = True
-    filtered: bool = False
+    root: str = "overlay"
+    kargs: str = ""
+    before: str = ""
+    """Python that goes on as what its arguments say, once it has given something up."""
     works: bool = True
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Ability to state and a part of the evidence."""
+    fix: str = ""
+    """Of the row `containers`: how it begins."""
+    lacks: str = ""
+    """What the test lacks to make such a host here."""
 
 
 HOSTS = (
@@ -79,7 +123,7 @@ HOSTS = (
     ),
     Host(
         "a filter that refuses clone flags",
-        filtered=True,
+        before=FILTER,
         works=False,
         rows={"containers": ("no", "unshare(CLONE_NEWUSER): Operation not permitted")},
     ),
@@ -90,9 +134,28 @@ HOSTS = (
         rows={"containers": ("no", "ENOSPC"), "mount namespace": ("no", "ENOSPC")},
     ),
     Host(
+        "AppArmor: a user namespace may be made, and nothing in it",
+        setup=CONFINE,
+        kargs="apparmor=1 security=apparmor",
+        before=CONFINED,
+        works=False,
+        rows={"containers": ("no", "powerless: /proc/self/setgroups: Permission denied; AppArmor confines")},
+        fix="sudo aa-complain powerless",
+        lacks="" if PARSER else "no apparmor_parser: apt-get install apparmor",
+    ),
+    Host(
+        "the same where IDs can be mapped, with Ubuntu's setting",
+        setup=f"mkdir /tmp/k; cp -r /proc/sys/kernel/[cn]* /tmp/k 2> /dev/null; echo 1 > /tmp/k/{SETTING}; "
+        "mount --bind /tmp/k /proc/sys/kernel",
+        before=UNABLE,
+        works=False,
+        rows={"containers": ("no", f"powerless: clone3: EPERM (Operation not permitted); kernel.{SETTING} is 1")},
+        fix=f"sudo sysctl -w kernel.{SETTING}=0",
+    ),
+    Host(
         "no overlay",
         uid=0,
-        overlay=False,
+        root="read-only",
         works=False,
         rows={"containers": ("no", "no copy-on-write root"), "copy-on-write root": ("no", "ENODEV")},
     ),
@@ -114,22 +177,30 @@ HOSTS = (
 
 @pytest.fixture(autouse=True, scope="module")
 def _guest() -> None:
-    reason = guest.missing()
-    if reason and "uml" in os.environ.get("JUPYTER_NS_EXPECT", "").split(","):
+    if guest.missing():
+        skip_or_fail(guest.missing())
+
+
+def skip_or_fail(reason: str) -> None:
+    if "uml" in os.environ.get("JUPYTER_NS_EXPECT", "").split(","):
         pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    pytest.skip(reason)
 
 
 def ask(host: Host) -> dict[str, Any]:
     """Boot the host; return what the doctor and a run say there."""
     environ = ["env", f"PYTHONPATH={ROOT}", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", "TMPDIR="]
-    program = [sys.executable, *(("-c", FILTER) if host.filtered else ()), "-c", ASK]
+    program = [sys.executable, *(("-c", host.before) if host.before else ()), "-c", ASK]
     here = os.getcwd()
     os.chdir(ROOT)
     try:
         done = guest.run(
-            [*environ, *program], uid=host.uid, delegated=host.delegated, setup=host.setup, overlay=host.overlay
+            [*environ, *program],
+            uid=host.uid,
+            delegated=host.delegated,
+            setup=host.setup,
+            root=host.root,
+            kargs=host.kargs,
         )
     finally:
         os.chdir(here)
@@ -141,6 +212,8 @@ def ask(host: Host) -> dict[str, Any]:
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 def test_the_doctor_is_right_and_nothing_is_half_built(host: Host) -> None:
+    if host.lacks:
+        skip_or_fail(host.lacks)
     answer = ask(host)
     assert isinstance(answer["rows"], list), answer["rows"]
     rows = {row["ability"]: row for row in answer["rows"]}
@@ -149,6 +222,7 @@ def test_the_doctor_is_right_and_nothing_is_half_built(host: Host) -> None:
         assert rows[ability]["cost"]
         assert rows[ability]["documentation"]
         assert rows[ability]["fix"]
+    assert rows["containers"].get("fix", "").startswith(host.fix)
     assert rows["containers"]["state"] == ("yes" if host.works else "no")
     assert answer["healthy"] == host.works
     assert (answer["code"], answer["output"]) == ((0, "inside 1\n") if host.works else (125, "")), answer["error"]

@@ -14,7 +14,7 @@ from jupyter_ns.frontend.commands.grammar import Command, parse
 from jupyter_ns.frontend.commands.inspecting import docker_json
 from jupyter_ns.frontend.commands.running import parse_run
 from jupyter_ns.frontend.commands.text import formatted, human_duration, tabulate
-from jupyter_ns.frontend.docker import lines_of, split_pipe
+from jupyter_ns.frontend.docker import lines_of, split_line
 from jupyter_ns.frontend.expansion import expand
 from jupyter_ns.spec import ContainerSpec, Limits
 
@@ -61,7 +61,7 @@ def test_options_stand_anywhere_but_in_exec() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["frob"], "'frob' is not a docker command; there are: attach, build, commit, cp, diff"),
+        (["frob"], "'frob' is not a docker command; there are: attach, build, commit, container prune, cp, diff"),
         (["stap", "x"], "did you mean stop"),
         (["pull"], "requires 1 argument"),
         (["stop"], "requires at least 1 argument"),
@@ -79,7 +79,9 @@ def test_options_stand_anywhere_but_in_exec() -> None:
         (["run"], "requires at least 1 argument"),
         (["run", "--pull", "sometimes", "host", "sh"], "missing, always, never"),
         (["cp", "a", "b"], "expected CONTAINER:PATH on one side"),
-        (["cp", "x:/a", "-"], "- is not supported"),
+        (["cp", "x:/a", "-"], "a cell is no place for an archive"),
+        (["cp", "-", "x:/a"], "which a cell's text is not"),
+        (["exec", "-d", "x"], "expected a command"),
         (["inspect", "--type", "network", "x"], "expected container"),
     ],
 )
@@ -118,13 +120,30 @@ def test_run_takes_an_image_and_then_a_command() -> None:
     ],
 )
 def test_pipes(line: str, words: list[str], pipe: str) -> None:
-    assert split_pipe(line) == (words, pipe)
+    assert split_line(line)[:2] == (words, pipe)
 
 
-@pytest.mark.parametrize("line", ["ps |", "exec web 'open"])
+@pytest.mark.parametrize(
+    ("line", "rest", "source", "errors"),
+    [
+        ("logs web 2>&1 | grep x", "grep x", "", "with the rest"),
+        ("logs web 2> /dev/null", "", "", "nowhere"),
+        ("save a >> 'my file'", "cat >> 'my file'", "", ""),
+        ("load < in.tar", "", "in.tar", ""),
+        ("exec -i web sh < 'a b' 2>&1 | wc", "wc", "a b", "with the rest"),
+        ("exec web sh -c 'ls 2>&1 > x'", "", "", ""),
+    ],
+)
+def test_what_a_shell_does(line: str, rest: str, source: str, errors: str) -> None:
+    found = split_line(line)
+    assert (found.rest, found.source, found.errors) == (rest, source, errors)
+    assert not {"<", ">", "2", "2>&1", "1>"} & set(found.words)
+
+
+@pytest.mark.parametrize("line", ["ps |", "exec web 'open", "load <", "save a >", "logs web 2>x", "load < | x"])
 def test_broken_lines(line: str) -> None:
     with pytest.raises(UsageError):
-        split_pipe(line)
+        split_line(line)
 
 
 def test_lines_of_a_cell() -> None:
@@ -149,11 +168,11 @@ def test_names_are_expanded_but_not_in_templates() -> None:
 def test_fields_of_ps() -> None:
     fields = listing.fields(ROW, now=1061.0, truncate=True)
     assert fields["ID"] == "3d837a234188"
-    assert fields["Command"] == '"sh -c while true; d…"'
+    assert fields["Command"] == '"sh -c \'while true; …"'
     assert (fields["Status"], fields["RunningFor"]) == ("Up About a minute", "About a minute ago")
     assert (fields["Labels"], fields["Mounts"]) == ("a=1,b=2", "/a/very/long/p…")
     whole = listing.fields(ROW, now=1061.0, truncate=False)
-    assert whole["ID"] == ROW["id"] and whole["Command"].endswith('done"')
+    assert whole["ID"] == ROW["id"] and whole["Command"].endswith("done'\"")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +318,10 @@ def test_a_moment_before_now() -> None:
 
 def test_inspect_has_dockers_names() -> None:
     spec = ContainerSpec(
-        argv=("sleep", "9"), name="web", limits=Limits(memory_bytes=64 << 20, nano_cpus=500_000_000, pids_limit=9)
+        argv=("sleep", "9"),
+        name="web",
+        environment=(("A", "0"), ("B", "2"), ("A", "1"), ("B", None)),
+        limits=Limits(memory_bytes=64 << 20, nano_cpus=500_000_000, pids_limit=9),
     )
     data = ROW | {
         "spec": spec.to_dict(),
@@ -309,7 +331,6 @@ def test_inspect_has_dockers_names() -> None:
         "restart_count": 1,
         "remove": False,
         "detached": True,
-        "environment": ["A=1"],
         "weakened": [],
     }
     shaped = docker_json(data)

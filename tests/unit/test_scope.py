@@ -12,6 +12,7 @@ import pytest
 from jeepney import DBusAddress, HeaderFields, Message, MessageType, new_error, new_method_return, new_signal
 from jeepney.low_level import Parser
 
+from jupyter_ns.runtime import scope
 from jupyter_ns.runtime.scope import bus_address, enter_scope
 
 JOB = "/org/freedesktop/systemd1/job/7"
@@ -24,6 +25,7 @@ class Bus(threading.Thread):
     def __init__(self, path: Path, result: str, refusal: str = "") -> None:
         super().__init__(daemon=True)
         self.address, self.result, self.refusal = f"unix:path={path}", result, refusal
+        self.silent = False
         self.units: list[tuple[Any, ...]] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -52,6 +54,8 @@ class Bus(threading.Thread):
     def answers(self, message: Message) -> list[Message]:
         member = message.header.fields[HeaderFields.member]
         assert message.header.message_type is MessageType.method_call
+        if self.silent:
+            return []
         if member == "Hello":
             return [new_method_return(message, "s", (":1.1",))]
         if member != "StartTransientUnit":
@@ -87,6 +91,16 @@ def test_a_refusal_is_the_reason(socket_path: Path, result: str, refusal: str, r
     bus = Bus(socket_path, result, refusal)
     bus.start()
     assert reason in enter_scope(bus.address, 1)
+
+
+def test_a_bus_that_falls_silent_is_not_waited_for_for_ever(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scope, "TIMEOUT_S", 0.3)
+    bus = Bus(socket_path, "done")
+    bus.silent = True
+    bus.start()
+    assert "systemd did not answer in" in enter_scope(bus.address, 1)
+    bus.join(5)  # the connection has been closed
+    assert not bus.is_alive()
 
 
 @pytest.mark.parametrize("address", ["unix:path=/nonexistent/bus", "tcp:host=nowhere", "nonsense"])

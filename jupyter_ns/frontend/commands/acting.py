@@ -13,6 +13,7 @@ from ...option_process import RESTART_CHOICES, parse_restart, parse_signal
 from ...option_resources import RESOURCES
 from ...option_types import Context
 from ...spec import Limits
+from ...units import format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, integer
 
@@ -98,6 +99,22 @@ def _wait(console: Console, given: Parsed) -> None:
 def _remove(console: Console, given: Parsed) -> None:
     force = bool(given.get("force"))
     each(console, given.arguments, lambda of: Request("remove", of=of, force=force))
+
+
+def prune(console: Console) -> None:
+    """Remove containers that have ended, and list them as Docker does."""
+    ended = [row for row in ask("list") if row["state"] in ("created", "exited")]
+    for row in ended:
+        ask("remove", of=row["id"])
+    if ended:
+        console.write("Deleted Containers:\n" + "".join(f"{row['id']}\n" for row in ended) + "\n")
+
+
+def _prune(console: Console, _given: Parsed) -> None:
+    before = sum(row["size_bytes"] for row in ask("list", size=True))
+    prune(console)
+    after = sum(row["size_bytes"] for row in ask("list", size=True))
+    console.line(f"Total reclaimed space: {format_decimal_bytes(max(0, before - after))}")
 
 
 def _rename(_console: Console, given: Parsed) -> None:
@@ -188,6 +205,14 @@ ACTING = (
             Flag(flags=("-v", "--volumes"), help="Remove their anonymous volumes too (they have none)"),
             Flag(flags=("-l", "--link"), refuse="containers are not linked"),
         ),
+    ),
+    Command(
+        name="container prune",
+        usage="[OPTIONS]",
+        help="Remove containers that have ended",
+        run=_prune,
+        most=0,
+        flags=(Flag(flags=("-f", "--force"), help="Do not ask: it never does"),),
     ),
     Command(name="rename", usage="CONTAINER NEW_NAME", help="Rename a container", run=_rename, least=2, most=2),
     Command(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any, BinaryIO
+
+IN_MEMORY_BYTES = 8 << 20
+"""Of output on its way to a pipe; what is more lies in a file meanwhile."""
 
 
 class Console:
@@ -20,18 +23,47 @@ class Console:
         The cell's text, which a program reads.
     shell : object, optional
         The IPython shell, for what runs as cells do.
+    source : str
+        The file that is read in place of a cell's text; empty for none.
+    errors : str
+        Where standard error goes: see `frontend.docker.Line`.
     """
 
     def __init__(
-        self, show: Callable[[dict[str, Any]], Any] | None = None, *, cell: str | None = None, shell: Any = None
+        self,
+        show: Callable[[dict[str, Any]], Any] | None = None,
+        *,
+        cell: str | None = None,
+        shell: Any = None,
+        source: str = "",
+        errors: str = "",
     ) -> None:
-        self.show, self.cell, self.shell = show, cell, shell
-        self._pipe: io.StringIO | None = None
+        self.show, self.cell, self.shell, self.source = show, cell, shell, source
+        self._errors = errors
+        self._pipe: IO[bytes] | None = None
+
+    @property
+    def stdin(self) -> bytes:
+        """What a program is given to read."""
+        if self.source:
+            with open(self.source, "rb") as f:
+                return f.read()
+        return (self.cell or "").encode()
+
+    @property
+    def has_stdin(self) -> bool:
+        """Whether there is a cell's text, or a file, to be read."""
+        return self.cell is not None or bool(self.source)
+
+    @property
+    def binary(self) -> BinaryIO | None:
+        """Where an archive can go: the pipe, if there is one."""
+        return self._pipe  # type: ignore[return-value]
 
     def write(self, text: str) -> None:
         """Write to standard output, as it stands."""
         if self._pipe is not None:
-            self._pipe.write(text)
+            self._pipe.write(text.encode(errors="surrogateescape"))
         else:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -41,9 +73,12 @@ class Console:
         self.write(f"{text}\n")
 
     def error(self, text: str) -> None:
-        """Write to standard error, which goes through no pipe."""
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        """Write to standard error, which goes through no pipe unless it was sent there."""
+        if self._errors == "with the rest":
+            self.write(text)
+        elif not self._errors:
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
     @property
     def rich(self) -> bool:
@@ -68,10 +103,11 @@ class Console:
         return handle
 
     @contextlib.contextmanager
-    def piped(self) -> Iterator[io.StringIO]:
+    def piped(self) -> Iterator[IO[bytes]]:
         """Collect standard output instead of showing it."""
-        self._pipe = io.StringIO()
-        try:
-            yield self._pipe
-        finally:
-            self._pipe = None
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as pipe:
+            self._pipe = pipe
+            try:
+                yield pipe
+            finally:
+                self._pipe = None

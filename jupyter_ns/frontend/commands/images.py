@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 from ...client import get_client
 from ...errors import ImageError, UsageError
-from ...images import archive
-from ...images.base import BUSYBOX, HOST, OFFLINE, make_busybox
-from ...images.commit import apply_changes
+from ...images.base import BUSYBOX, HOST, make_busybox
 from ...images.elsewhere import KEEPER
 from ...images.look import layers_of, origin, tree_text
-from ...images.pull import Progress, pull, push
-from ...images.reference import DEFAULT_REGISTRY, Reference, parse_reference
-from ...images.registry import save_login
-from ...images.store import Image, Store, hex_of
+from ...images.record import Image, hex_of
+from ...images.reference import Reference, parse_reference
+from ...images.store import Store
 from ...units import format_decimal_bytes
 from ..words import escape
 from .console import Console
-from .grammar import Command, Flag, Parsed, filter_pair
+from .grammar import Parsed
 from .html import html_table
 from .templates import compile_template, to_json
 from .text import formatted, human_duration
@@ -35,10 +29,6 @@ from .text import formatted, human_duration
 NONE = "<none>"
 MISSING = "<missing>"
 _CREATED_BY_MAX = 45
-_FORMAT = Flag(flags=("--format",), help="table, table TEMPLATE, json or a Go template", metavar="FORMAT")
-_NO_TRUNC = Flag(flags=("--no-trunc",), help="Do not cut what is long")
-_QUIET = Flag(flags=("-q", "--quiet"), help="Only IDs")
-_NO_BUILD = "Dockerfiles are not built here; run the steps in a container, then commit it"
 
 
 # ---- listing ----
@@ -317,7 +307,7 @@ def remove_image(store: Store, text: str, *, force: bool) -> list[str]:
     """
     image = store.find(text)
     names = store.names_of(image.id)
-    by_name = [n for n in names if _is_name(text, n)]
+    by_name = [n for n in names if is_name(text, n)]
     if by_name and len(names) > 1:
         store.untag(by_name[0])
         return [f"Untagged: {by_name[0].short}"]
@@ -331,7 +321,8 @@ def remove_image(store: Store, text: str, *, force: bool) -> list[str]:
     return [*(f"Untagged: {n.short}" for n in names), f"Deleted: {image.id}", *(f"Deleted: {c}" for c in removed)]
 
 
-def _is_name(text: str, name: Reference) -> bool:
+def is_name(text: str, name: Reference) -> bool:
+    """Whether a name that was typed is this one."""
     try:
         given = parse_reference(text)
     except UsageError:
@@ -360,259 +351,3 @@ def prune_images(store: Store, *, everything: bool) -> tuple[list[str], int]:
             lines += [*(f"untagged: {n.short}" for n in names), f"deleted: {image.id}"]
     removed, freed = store.collect(downloads=True)
     return [*lines, *(f"deleted: {chain}" for chain in removed)], freed
-
-
-# ---- archives ----
-
-
-def run_load(console: Console, given: Parsed) -> None:
-    """Load images from an archive."""
-    path = given.get("input", "")
-    if not path:
-        raise UsageError("load: a cell has no standard input; name the archive: load -i FILE")
-    for image, names in archive.load(Store(), os.path.expanduser(path)):
-        console.write("".join(f"Loaded image: {n.short}\n" for n in names) or f"Loaded image ID: {image.id}\n")
-
-
-@contextlib.contextmanager
-def output(path: str, what: str) -> Iterator[BinaryIO]:
-    """Open the file that an archive goes to; it appears whole or not at all.
-
-    Raises
-    ------
-    UsageError
-        If none was named, or it cannot be written.
-    """
-    if not path:
-        raise UsageError(f"{what}: a cell is no place for an archive; name a file: {what} -o FILE …")
-    path = os.path.expanduser(path)
-    part = f"{path}.part-{os.getpid()}"
-    try:
-        with open(part, "xb") as out:
-            yield out
-        os.replace(part, path)
-    except OSError as e:
-        raise UsageError(f"{what} -o {path}: {e.strerror}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-
-
-def run_save(_console: Console, given: Parsed) -> None:
-    """Save images as an archive that Docker and OCI tools read."""
-    store = Store()
-    chosen: dict[str, tuple[Image, list[Reference]]] = {}
-    for text in given.arguments:
-        image = find(store, text)
-        _, names = chosen.setdefault(image.id, (image, []))
-        names += [n for n in store.names_of(image.id) if _is_name(text, n)]
-    with output(given.get("output", ""), "save") as out:
-        archive.save(store, list(chosen.values()), out)
-
-
-def run_import(console: Console, given: Parsed) -> None:
-    """Make an image of an archive of files."""
-    path, *name = given.arguments
-    if path == "-" or "://" in path:
-        raise UsageError(f"import {path}: expected a file; a cell has no standard input, and URLs are not fetched")
-    runtime = apply_changes({}, given.get("change", []))
-    path = os.path.expanduser(path)
-    try:
-        with open(path, "rb") as raw:
-            names = [parse_reference(n) for n in name]
-            comment = given.get("message") or f"Imported from {path}"
-            image = archive.import_files(Store(), raw, names, runtime, comment)
-    except OSError as e:
-        raise UsageError(f"import {path}: {e.strerror}") from None
-    console.line(image.id)
-
-
-# ---- registries ----
-
-
-class Bars(Progress):
-    """Draws a bar for each layer in a notebook; lines of text elsewhere."""
-
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        super().__init__(lambda text: None if quiet or console.rich else console.line(text))
-        self._console, self._quiet = console, quiet
-        self._handle: Any = None
-        self._drawn: dict[str, tuple[str, int, int]] = {}
-
-    def draw(self) -> None:
-        """Draw what has changed."""
-        if self._quiet or not self._console.rich or self.bars == self._drawn:
-            return
-        self._drawn = dict(self.bars)
-        rows = [
-            [f"<code>{escape(key)}</code>", escape(words), _bar(done, total), _amount(done, total)]
-            for key, (words, done, total) in self._drawn.items()
-        ]
-        text = "".join(f"{key}: {words} {_amount(*n)}\n" for key, (words, *n) in self._drawn.items())
-        html = html_table(["Layer", "", "", ""], rows, trusted=frozenset((0, 1, 2)))
-        self._handle = self._console.update(self._handle, text, html)
-
-
-def _bar(done: int, total: int) -> str:
-    return f'<progress max="{total}" value="{done}"></progress>' if total else ""
-
-
-def _amount(done: int, total: int) -> str:
-    return f"{format_decimal_bytes(done)}/{format_decimal_bytes(total)}" if total and done < total else ""
-
-
-def run_pull(console: Console, given: Parsed) -> None:
-    """Pull an image from its registry."""
-    quiet = bool(given.get("quiet"))
-    name = given.arguments[0]
-    if name == HOST:
-        raise UsageError(f"pull {HOST}: this machine's own files are here already")
-    reference = parse_reference(name)
-    if not quiet and ":" not in name.rpartition("/")[2] and not reference.digest:
-        console.line(f"Using default tag: {reference.tag}")
-    bars = Bars(console, quiet=quiet)
-    try:
-        image = pull(
-            Store(),
-            reference,
-            platform=given.get("platform", ""),
-            say=(lambda _: None) if quiet else console.line,
-            progress=bars,
-        )
-    except ImageError as e:
-        raise ImageError(f"{reference.short} cannot be pulled: {e}. {OFFLINE}") from None
-    bars.draw()
-    if console.rich and not quiet:
-        console.line(f"Digest: {image.manifest}")
-    console.line(reference)
-
-
-def run_push(console: Console, given: Parsed) -> None:
-    """Push an image to its registry."""
-    store = Store()
-    quiet = bool(given.get("quiet"))
-    reference = parse_reference(given.arguments[0])
-    say = (lambda _: None) if quiet else console.line
-    push(store, store.find(given.arguments[0]), reference, say=say, progress=Bars(console, quiet=quiet))
-    if quiet:
-        console.line(reference)
-
-
-def run_login(console: Console, given: Parsed) -> None:
-    """Keep a user and a password for a registry, in a file that only this user reads."""
-    server = _server(given)
-    user = given.get("username") or _ask("Username: ")
-    password = given.get("password")
-    if given.get("password_stdin"):
-        if console.cell is None:
-            raise UsageError("login --password-stdin: expected the password as the cell's text, below %%docker")
-        password = console.cell.strip()
-    elif password is None:
-        password = getpass.getpass("Password: ")
-    if not user or not password:
-        raise UsageError("login: expected a user and a password")
-    save_login(Store(), server, (user, password))
-    console.line(f"Kept for {server}; whether it is right shows with the next pull or push")
-
-
-def _ask(prompt: str) -> str:
-    return input(prompt) if sys.stdin is not None else ""
-
-
-def _server(given: Parsed) -> str:
-    text = given.arguments[0] if given.arguments else DEFAULT_REGISTRY
-    return text.removeprefix("https://").removeprefix("http://").split("/")[0]
-
-
-def run_logout(console: Console, given: Parsed) -> None:
-    """Forget a registry's password."""
-    server = _server(given)
-    known = save_login(Store(), server, None)
-    console.line(f"Removing login credentials for {server}" if known else f"Not logged in to {server}")
-
-
-def run_build(_console: Console, _given: Parsed) -> None:
-    """Refuse, with the reason."""
-    raise UsageError(f"build: {_NO_BUILD}")
-
-
-# ---- tables ----
-
-
-def _row(name: str, usage: str, text: str, run: Any, least: int, most: int, *flags: Flag) -> Command:
-    return Command(name=name, usage=usage, help=text, run=run, least=least, most=most, flags=flags)
-
-
-MANY = 10_000
-_IMAGES_FLAGS = (
-    Flag(flags=("-a", "--all"), help="Show all images: there are no hidden ones"),
-    Flag(flags=("--digests",), help="Show digests"),
-    Flag(
-        flags=("-f", "--filter"),
-        help="Filter by KEY=VALUE: dangling, reference",
-        metavar="FILTER",
-        parse=filter_pair,
-        repeatable=True,
-    ),
-    _FORMAT,
-    _NO_TRUNC,
-    _QUIET,
-)
-_HISTORY = (
-    _FORMAT,
-    Flag(flags=("-H", "--human"), help="Sizes and dates for people"),
-    _NO_TRUNC,
-    _QUIET,
-)
-_RMI = (
-    Flag(flags=("-f", "--force"), help="Also where it has several names"),
-    Flag(flags=("--no-prune",), help="Nothing to keep: layers belong to images"),
-)
-_CHANGE = Flag(flags=("-c", "--change"), help="A Dockerfile's word: CMD, ENV…", metavar="TEXT", repeatable=True)
-_MESSAGE = Flag(flags=("-m", "--message"), help="Comment", metavar="TEXT")
-_PULL = (
-    _QUIET,
-    Flag(flags=("--platform",), help="OS/ARCHITECTURE[/VARIANT]", metavar="PLATFORM"),
-    Flag(flags=("-a", "--all-tags"), refuse="pull them one by one"),
-    Flag(flags=("--disable-content-trust",), help="Digests are verified always, signatures never"),
-)
-_INPUT = Flag(flags=("-i", "--input"), help="The archive, or a directory in OCI layout", metavar="FILE")
-_OUTPUT = Flag(flags=("-o", "--output"), help="Where it goes", metavar="FILE")
-_INSPECT = Flag(flags=("-f", "--format"), help="json or a Go template", metavar="FORMAT")
-_PRUNE = (
-    Flag(flags=("-a", "--all"), help="Also those with a name that no container uses"),
-    Flag(flags=("-f", "--force"), help="Do not ask: it never does"),
-)
-
-_ROWS: tuple[Command, ...] = (
-    _row("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images", run_images, 0, 1, *_IMAGES_FLAGS),
-    _row("history", "[OPTIONS] IMAGE", "Show how an image was made", run_history, 1, 1, *_HISTORY),
-    _row("layers", "IMAGE [PATH…]", "Show what each layer added and hid, or where paths come from", run_layers, 1, MANY,
-         _NO_TRUNC),
-    _row("image inspect", "[OPTIONS] IMAGE…", "Print everything about images as JSON", run_inspect, 1, MANY, _INSPECT),
-    _row("tag", "SOURCE TARGET", "Give an image one more name", run_tag, 2, 2),
-    _row("rmi", "[OPTIONS] IMAGE…", "Remove images, or names of them", run_rmi, 1, MANY, *_RMI),
-    _row("image prune", "[OPTIONS]", "Remove images without a name", run_prune, 0, 0, *_PRUNE),
-    _row("load", "-i FILE", "Load images from an archive", run_load, 0, 0, _INPUT, _QUIET),
-    _row("save", "-o FILE IMAGE…", "Save images as an archive", run_save, 1, MANY, _OUTPUT),
-    _row("import", "FILE [NAME[:TAG]]", "Make an image of an archive of files", run_import, 1, 2, _CHANGE, _MESSAGE),
-    _row("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Pull an image from its registry", run_pull, 1, 1, *_PULL),
-    _row("push", "[OPTIONS] NAME[:TAG]", "Push an image to its registry", run_push, 1, 1, _QUIET),
-    _row("login", "[OPTIONS] [SERVER]", "Keep a registry's user and password", run_login, 0, 1,
-         Flag(flags=("-u", "--username"), help="User", metavar="NAME"),
-         Flag(flags=("-p", "--password"), help="Password; it would stay in the notebook", metavar="TEXT"),
-         Flag(flags=("--password-stdin",), help="The password is the cell's text")),
-    _row("logout", "[SERVER]", "Forget a registry's password", run_logout, 0, 1),
-    _row("build", "…", f"Refused: {_NO_BUILD}", run_build, 0, MANY),
-)  # fmt: skip
-_ALSO = {
-    "image ls": "images",
-    "image list": "images",
-    "image rm": "rmi",
-    "image remove": "rmi",
-    **{f"image {name}": name for name in ("history", "tag", "load", "save", "import", "pull", "push", "build")},
-}
-IMAGES: tuple[Command, ...] = (
-    *_ROWS,
-    *(replace(row, name=also) for also, name in _ALSO.items() for row in _ROWS if row.name == name),
-)

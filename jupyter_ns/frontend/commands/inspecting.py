@@ -82,13 +82,15 @@ def _host_config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]
     host_or = {kind: "host" if kind in spec.without else otherwise for kind, otherwise in _MODES.items()}
     tmpfs = {m.destination: m.options for m in spec.mounts if m.type == "tmpfs"}
     return {
-        "Binds": [_bind(m) for m in spec.mounts if m.type == "bind"] or None,
+        "Binds": [_bind(m) for m in spec.mounts if m.type == "bind" and not m.option.startswith("--volumes-from")]
+        or None,
         "ContainerIDFile": "",
         "LogConfig": {"Type": "local", "Config": {}},
         "NetworkMode": spec.network,
         "PortBindings": _bindings(spec),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(most or 0)},
         "AutoRemove": data["remove"],
+        "VolumesFrom": list(spec.volumes_from) or None,
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
         "CgroupnsMode": host_or["cgroup"],
@@ -176,9 +178,9 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "AttachStderr": not data["detached"],
         **({"ExposedPorts": exposed} if exposed else {}),
         "Tty": spec.tty,
-        "OpenStdin": False,
+        "OpenStdin": spec.stdin_open,
         "StdinOnce": False,
-        "Env": data["environment"],
+        "Env": _environment(spec),
         "Cmd": data["argv"],
         **({"Healthcheck": _healthcheck(spec)} if spec.health_cmd else {}),
         "Image": data["image"],
@@ -189,6 +191,11 @@ def _config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
         "StopSignal": spec.stop_signal,
         "StopTimeout": spec.stop_timeout_seconds,
     }
+
+
+def _environment(spec: ContainerSpec) -> list[str]:
+    """Return what the image and the options set, as Docker's; the notebook's own, which ``host`` adds, is not shown."""
+    return [f"{name}={value}" for name, value in dict(spec.environment).items() if value is not None]
 
 
 def _healthcheck(spec: ContainerSpec) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ...client import get_client
 from ...container import Container
 from ...errors import UnsupportedError
 from ...images import elsewhere
@@ -19,13 +18,13 @@ from ...images.reference import parse_reference
 from ...images.store import Store
 from ...interchange.bundle import write_bundle
 from ...interchange.docker_command import docker_command
-from ...lifecycle import ask
+from ...lifecycle import ask, client_of
 from ...plan import PlanInputs
 from ...runtime.inputs import resolve_inputs
 from ...spec import ContainerSpec
 from .console import Console
 from .grammar import Command, Flag, Parsed
-from .images import output
+from .transfers import output
 
 
 class _Subject(NamedTuple):
@@ -45,7 +44,7 @@ def _subject(console: Console, name: str) -> _Subject:
     data = ask("files", of=name)
     spec = ContainerSpec.from_dict(data["spec"])
     return _Subject(
-        data["name"], spec, resolve_inputs(data["id"], spec, get_client().facts, data["request"]), data["detached"]
+        data["name"], spec, resolve_inputs(data["id"], spec, client_of(name).facts, data["request"]), data["detached"]
     )
 
 
@@ -63,7 +62,9 @@ def _standing_still(name: str, pause: bool) -> Iterator[dict[str, Any]]:
     data: dict[str, Any] = ask("files", of=name)
     if not data["image"]:
         raise UnsupportedError(
-            f"{name} has this machine's own files, which are no image; run it with an image, or bring files out with cp"
+            f"{name} has this machine's own files, and what it wrote is no layer without them: overlayfs takes no "
+            "layer inside another, as the store is inside these files. diff lists what it wrote, cp brings it out; "
+            "what is to be committed begins with an image: run … busybox"
         )
     paused = pause and data["state"] == "running"
     if paused:
@@ -104,12 +105,12 @@ def run_export(console: Console, given: Parsed) -> None:
     if bundle:
         subject = _subject(console, name)
         directory = os.path.expanduser(bundle)
-        notes = write_bundle(directory, subject.spec, get_client().facts, subject.inputs, name=subject.name)
+        notes = write_bundle(directory, subject.spec, client_of(name).facts, subject.inputs, name=subject.name)
         for note in notes:
             console.error(f"not in the bundle: {note}\n")
         console.line(f"crun run --bundle {shlex.quote(os.path.abspath(directory))} {subject.name}")
         return
-    with _standing_still(name, True) as data, output(given.get("output", ""), "export") as out:
+    with _standing_still(name, True) as data, output(console, given.get("output", ""), "export") as out:
         first_ids = data["first_ids"]
         if any(first_ids):
             raise UnsupportedError(
@@ -145,7 +146,7 @@ KEEPING: tuple[Command, ...] = (
     ),
     Command(
         name="export",
-        usage="-o FILE CONTAINER | --bundle DIR CONTAINER",
+        usage="[-o FILE] CONTAINER | --bundle DIR CONTAINER",
         help="Write a container's files as an archive, or it as an OCI bundle",
         run=run_export,
         least=1,

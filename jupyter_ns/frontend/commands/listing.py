@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ...errors import UsageError
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from ...units import format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair, integer, quote
@@ -55,8 +55,15 @@ def status(row: Mapping[str, Any], now: float) -> str:
 
 
 def command_line(row: Mapping[str, Any]) -> str:
-    """Return program and arguments with blanks between."""
-    return " ".join([*([row["entrypoint"]] if row["entrypoint"] else []), *row["argv"]])
+    """Return program and arguments with blanks between, as Docker does: an argument with a blank is quoted.
+
+    Examples
+    --------
+    >>> command_line({"entrypoint": "", "argv": ["sh", "-c", "echo one"]})
+    "sh -c 'echo one'"
+    """
+    words: list[str] = [*([row["entrypoint"]] if row["entrypoint"] else []), *row["argv"]]
+    return " ".join(words[:1] + [f"'{word}'" if " " in word else word for word in words[1:]])
 
 
 def ellipsis(text: str, length: int) -> str:
@@ -186,7 +193,7 @@ def run_ps(console: Console, given: Parsed) -> None:
     last = 1 if given.get("latest") else given.get("last", -1)
     everything = given.get("all") or last >= 0 or any(key in ("status", "exited") for key, _ in filters)
     size = bool(given.get("size"))
-    rows: list[Mapping[str, Any]] = ask("list", size=size)
+    rows: list[Mapping[str, Any]] = ask_all("list", size=size)
     rows = chosen(rows, filters)
     rows = [row for row in rows if everything or row["state"] in ("running", "paused", "restarting")]
     rows = rows[:last] if last >= 0 else rows

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ...errors import UsageError
-from ...lifecycle import Request, ask
+from ...errors import UnsupportedError, UsageError
+from ...lifecycle import Request, ask, client_of
+from ...runtime.protocol import CHUNK
 from ...units import parse_duration
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
 from .html import html_table
 from .templates import compile_template, to_json
-from .text import at, rfc3339, tabulate
+from .text import TOP_WIDTH, at, rfc3339, tabulate
 
 # ---- logs ----
 
@@ -139,28 +140,36 @@ def run_logs(console: Console, given: Parsed) -> None:
         request.close()
 
 
-def _until_end(request: Request) -> Any:
-    """Wait for the second answer; an interrupt ends only the looking."""
+def _until_end(request: Request, until: float | None = None) -> Any:
+    """Wait for the second answer, up to `until` (`time.monotonic`); an interrupt ends only the looking."""
     try:
-        return request.wait(answers=2)
+        return request.wait(answers=2, until=until)
     except KeyboardInterrupt:
         return None
 
 
 def run_attach(console: Console, given: Parsed) -> None:
-    """Show what a running container writes from now on, until it ends."""
+    """Give a running container the cell's text to read, and show what it writes from now on, until it ends."""
     of = given.arguments[0]
-    if ask("inspect", of=of)["state"] != "running":
+    state = ask("inspect", of=of)["state"]
+    if state == "paused":
+        raise UsageError(f"attach {of}: cannot attach to a paused container, unpause it first")
+    if state != "running":
         raise UsageError(f"attach {of}: cannot attach to a container that is not running")
+    data = b"" if given.get("no_stdin") else console.stdin
+    seconds = given.get("timeout")
+    until = None if seconds is None else time.monotonic() + seconds
     printer = _LogPrinter(console, given)
     request = Request("logs", of=of, follow=True, history=False, on_stream=printer.on_stream)
     try:
         if request.wait()["follows"]:
-            _until_end(request)
+            for at in range(0, len(data), CHUNK):
+                ask("stdin", of=of, data=data[at : at + CHUNK])
+            _until_end(request, until)
         for line in printer.lines.rest():
             printer.show(line)
     finally:
-        request.close()
+        request.cancel()
 
 
 # ---- top, diff, port ----
@@ -169,6 +178,8 @@ def run_attach(console: Console, given: Parsed) -> None:
 def run_top(console: Console, given: Parsed) -> None:
     """Show a container's processes, with the host's PIDs, by the host's ps(1)."""
     of, *options = given.arguments
+    if client_of(of).facts.guest:
+        raise UnsupportedError(f"docker top: ps(1) here sees no process of a guest; `%docker exec {of} ps` does")
     pids = {str(pid) for pid in ask("top", of=of)}
     done = subprocess.run(["ps", *(options or ["-ef"])], capture_output=True, text=True, errors="replace")
     if done.returncode:
@@ -180,7 +191,7 @@ def run_top(console: Console, given: Parsed) -> None:
     rows = [line.split(None, len(titles) - 1) for line in lines]
     at = titles.index("PID")
     rows = [row for row in rows if len(row) > at and row[at] in pids]
-    console.table(tabulate(["\t".join(row) for row in (titles, *rows)]), html_table(titles, rows))
+    console.table(tabulate(["\t".join(row) for row in (titles, *rows)], TOP_WIDTH), html_table(titles, rows))
 
 
 def run_diff(console: Console, given: Parsed) -> None:
@@ -311,12 +322,18 @@ LOOKING = (
     Command(
         name="attach",
         usage="[OPTIONS] CONTAINER",
-        help="Show what a running container writes from now on",
+        help="Give a running container the cell's text, and show what it writes from now on",
         run=run_attach,
         least=1,
         most=1,
         flags=(
-            Flag(flags=("--no-stdin",), help="Give it no input: always so"),
+            Flag(flags=("--no-stdin",), help="Give it nothing to read"),
+            Flag(
+                flags=("--timeout",),
+                help="Look for so many seconds, then detach (not Docker's); by default until it ends",
+                metavar="SECONDS",
+                parse=float,
+            ),
             Flag(flags=("--sig-proxy",), help="An interrupt ends the looking only, as with --sig-proxy=false"),
             Flag(flags=("--detach-keys",), metavar="KEYS", refuse="interrupt the cell to detach"),
         ),

@@ -12,6 +12,7 @@ from ... import options
 from ...api import parse_words
 from ...client import get_client
 from ...errors import EngineError, UsageError
+from ...lifecycle import client_of
 from ...option_process import PROCESS
 from ...option_scan import scan
 from ...option_types import Context, RunRequest
@@ -62,16 +63,14 @@ def run_run(console: Console, words: list[str], *, with_image: bool) -> None:
         raise UsageError("run: a program is missing: `%container run [OPTIONS] PROGRAM [ARG…]`")
     remove = False if request.remove is None else request.remove
     # As with Docker, the input of one in the background stays open with -i: a shell waits there.
-    waits = request.detach and console.cell is None and _interactive(words)
-    start(console, request, stdin=None if waits else _stdin(console), remove=remove, image=image)
+    if not console.has_stdin and not request.detach and _interactive(words):
+        console.error("[there is nothing to read for it: write %%docker run …, and below it what it is to read]\n")
+    waits = request.detach and not console.has_stdin and _interactive(words)
+    start(console, request, stdin=None if waits else console.stdin, remove=remove, image=image)
 
 
 def _interactive(words: list[str]) -> bool:
     return any(option.name == "--interactive" and text == "true" for _, option, text in scan(words)[0])
-
-
-def _stdin(console: Console) -> bytes:
-    return console.cell.encode() if console.cell is not None else b""
 
 
 def start(console: Console, request: RunRequest, *, stdin: bytes | None, remove: bool, image: str = HOST) -> None:
@@ -153,6 +152,9 @@ def cidfile(path: str, run: Run) -> Iterator[None]:
 def run_exec(console: Console, given: Parsed) -> None:
     """Run a program in a running container."""
     name, *argv = given.arguments
+    detach = bool(given.get("detach"))
+    if detach and not argv:
+        raise UsageError("docker exec: -d: expected a command; a Python cell goes on by itself with %%container -d")
     if not argv and console.cell is None:
         raise UsageError("docker exec: requires a command. Usage: docker exec [OPTIONS] CONTAINER COMMAND [ARG…]")
     changes: dict[str, Any] = {"argv": argv, "python": not argv}
@@ -161,13 +163,13 @@ def run_exec(console: Console, given: Parsed) -> None:
         if given.get(key):
             changes[field] = given.get(key)
     sink = _Sink(console, quiet=True)
-    run = Run(get_client(), ContainerSpec(argv=tuple(argv), python=not argv), sink)
-    run.enters(name, environment=environment, **changes)
+    run = Run(client_of(name), ContainerSpec(argv=tuple(argv), python=not argv), sink)
+    run.enters(name, detach=detach, environment=environment, **changes)
     sink.run = run
     if not argv:
         _exec_cell(console, run, sink, given)
         return
-    run.execute(stdin=_stdin(console))
+    run.execute(stdin=console.stdin)
     error = error_of(run.container, raise_error=True)
     if error is not None:
         raise error
@@ -212,7 +214,7 @@ EXEC = Command(
     least=1,
     interspersed=False,
     flags=(
-        Flag(flags=("-d", "--detach"), refuse="its end would go unseen; run it in the container's own program"),
+        Flag(flags=("-d", "--detach"), help="Do not wait for its end; what it writes is thrown away, as Docker does"),
         _like("--env"),
         _like("--env-file"),
         Flag(flags=("-i", "--interactive"), help="Give it the cell's text: always so"),

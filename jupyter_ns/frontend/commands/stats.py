@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...lifecycle import ask, check_interrupt, interruptible, wait_until
+from ...lifecycle import ask, ask_all, check_interrupt, client_of, interruptible, wait_until
 from ...units import format_bytes, format_decimal_bytes
 from ...usage import SAMPLE_FIELDS
 from ..outcome import sparkline
@@ -96,7 +96,9 @@ class _Curves:
 
 
 def _sample(given: Parsed) -> list[dict[str, Any]]:
-    return list(ask("stats", of=given.arguments, everything=bool(given.get("all"))))
+    if not given.arguments:
+        return ask_all("stats", of=[], everything=bool(given.get("all")))
+    return [row for of in given.arguments for row in ask("stats", client=client_of(of), of=[of], everything=True)]
 
 
 def run_stats(console: Console, given: Parsed) -> None:

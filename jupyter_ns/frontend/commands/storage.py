@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import time
 from importlib.metadata import version
 from typing import Any
 
 from ...client import get_client
 from ...errors import ImageError, UsageError
 from ...images import volumes
+from ...images.record import Image
 from ...images.store import Store
 from ...images.volumes import Volume
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from ...units import format_bytes, format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed, filter_pair
 from .images import image_rows, let_go, print_json, prune_images, show
+from .listing import fields
 from .templates import render
 from .text import tabulate
 
@@ -119,7 +122,7 @@ def usage_rows(store: Store) -> list[dict[str, Any]]:
     found = volumes.volumes(store)
     volume_sizes = {v.name: volumes.volume_bytes(v) for v in found}
     busy_volumes = {v.name for v in found if volumes.in_use(store, v.name)}
-    containers = ask("list", size=True)
+    containers = ask_all("list", size=True)
     written = [row["size_bytes"] for row in containers]
     ended = [row["size_bytes"] for row in containers if row["state"] not in ("running", "paused", "restarting")]
     total, volume_total = sum(sizes.values()), sum(volume_sizes.values())
@@ -167,22 +170,38 @@ def _verbose(store: Store) -> str:
     for image in store.images():
         for chain in image.chains:
             chains[chain] = chains.get(chain, 0) + 1
-    images = ["REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE"]
+    rows = ask_all("list", size=True)
+    used = [image.id for row in rows for image in _images_of(store, row["image"])]
+    images = ["REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS"]
     for row in image_rows(store, truncate=True):
         image = store.find(row["ID"])
         shared = sum(store.layer_bytes(c) for c in image.chains if chains[c] > 1)
         unique = store.image_bytes(image) - shared
         cells = (row["Repository"], row["Tag"], row["ID"], row["CreatedSince"], row["Size"])
-        images.append("\t".join((*cells, format_decimal_bytes(shared), format_decimal_bytes(unique))))
+        images.append(
+            "\t".join((*cells, format_decimal_bytes(shared), format_decimal_bytes(unique), str(used.count(image.id))))
+        )
+    containers = ["CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES"]
+    columns = ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names")
+    for row in rows:
+        shown = fields(row, time.time(), truncate=True)
+        containers.append("\t".join(str(shown[column]) for column in columns))
     found = ["VOLUME NAME\tLINKS\tSIZE"]
     for volume in volumes.volumes(store):
         links = int(volumes.in_use(store, volume.name))
         found.append(f"{volume.name}\t{links}\t{format_decimal_bytes(volumes.volume_bytes(volume))}")
     return (
         f"Images space usage:\n\n{tabulate(images)}\n"
-        f"Local Volumes space usage:\n\n{tabulate(found)}\n"
-        "What containers write lies in memory, and is theirs alone.\n"
+        f"Containers space usage (in memory):\n\n{tabulate(containers)}\n"
+        f"Local Volumes space usage:\n\n{tabulate(found)}"
     )
+
+
+def _images_of(store: Store, name: str) -> list[Image]:
+    try:
+        return [store.find(name)]
+    except (ImageError, UsageError):  # host, or one that has lost its name
+        return []
 
 
 def run_system_prune(console: Console, given: Parsed) -> None:
@@ -202,11 +221,16 @@ def run_system_prune(console: Console, given: Parsed) -> None:
 def information() -> dict[str, Any]:
     """Describe this machine as ``docker info`` does."""
     facts, store = get_client().facts, Store()
+    states = [row["state"] for row in ask_all("list")]
     security = [] if facts.seccomp_error else ["name=seccomp,profile=builtin"]
     security += ["name=rootless"] if facts.rootless else []
     security += ["name=cgroupns"] if not facts.namespaces.get("cgroup") else []
     return {
         "ServerVersion": version("jupyter_ns"),
+        "Containers": len(states),
+        "ContainersRunning": states.count("running") + states.count("restarting"),
+        "ContainersPaused": states.count("paused"),
+        "ContainersStopped": states.count("exited") + states.count("created"),
         "Images": len(store.image_ids()),
         "Driver": "overlayfs",
         "CgroupVersion": str(facts.cgroup.get("version", 0)),
@@ -240,7 +264,9 @@ def run_info(console: Console, given: Parsed) -> None:
         return
     security = "".join(f"  {text.split(',')[0].removeprefix('name=')}\n" for text in data["SecurityOptions"])
     console.write(
-        f"Server:\n Images: {data['Images']}\n Server Version: {data['ServerVersion']} (jupyter_ns, no Docker)\n"
+        f"Server:\n Containers: {data['Containers']}\n  Running: {data['ContainersRunning']}\n"
+        f"  Paused: {data['ContainersPaused']}\n  Stopped: {data['ContainersStopped']}\n"
+        f" Images: {data['Images']}\n Server Version: {data['ServerVersion']} (jupyter_ns, no Docker)\n"
         f" Storage Driver: {data['Driver']}\n Cgroup Driver: {data['CgroupDriver']}\n"
         f" Cgroup Version: {data['CgroupVersion']}\n Default Runtime: {data['DefaultRuntime']}\n"
         f" Security Options:\n{security}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ...errors import UsageError
 from ...images import elsewhere
+from .acting import prune
 from .console import Console
 from .grammar import Command, parse
-from .images import IMAGES, let_go
+from .image_table import IMAGES
+from .images import let_go
 from .networks import NETWORKS
 from .storage import STORAGE
 
@@ -52,9 +54,12 @@ def dispatch(console: Console, words: list[str]) -> bool:
     given = parse(command, rest)
     if given.help:
         console.line(command.help_text())
-    elif elsewhere.needed() and command.name not in _BY_ANYBODY:
+        return True
+    if command.name == "system prune":
+        prune(console)  # the engine's; the rest is the store's
+    if elsewhere.needed() and command.name not in _BY_ANYBODY:
         let_go()
-        elsewhere.call("command", words, console.cell, say=console.line)
+        elsewhere.call("command", words, console.cell, console.source, say=console.line)
     else:
         command.run(console, given)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from ...errors import UsageError
-from ...lifecycle import ask
+from ...lifecycle import ask_all
 from . import stored
 from .about import VERSION
 from .acting import ACTING
@@ -44,7 +44,7 @@ COMMANDS: dict[str, Command] = {
         VERSION,
     )
 }
-_ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps"}
+_ALIASES = {("container", "ls"): "ps", ("container", "list"): "ps", ("container", "prune"): "container prune"}
 
 
 def names() -> list[str]:
@@ -58,7 +58,7 @@ def complete(command: Command, fragment: str) -> list[str]:
         return [f for flag in command.flags if not flag.refuse for f in flag.flags if f.startswith(fragment)]
     if not command.most or ("CONTAINER" not in command.usage and "NAME" not in command.usage):
         return []
-    return [row["name"] for row in ask("list") if row["name"].startswith(fragment)]
+    return [row["name"] for row in ask_all("list") if row["name"].startswith(fragment)]
 
 
 def dispatch(console: Console, words: list[str], *, magic: str = "docker") -> None:

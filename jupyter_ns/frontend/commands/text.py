@@ -9,9 +9,11 @@ from typing import Any
 from .templates import compile_template, to_json
 
 MIN_WIDTH, PADDING = 10, 3
+TOP_WIDTH = 20
+"""The least width that ``docker top`` has."""
 
 
-def tabulate(lines: Sequence[str]) -> str:
+def tabulate(lines: Sequence[str], min_width: int = MIN_WIDTH) -> str:
     """Align columns, which tabs separate, as Docker's tables are.
 
     Notes
@@ -25,7 +27,7 @@ def tabulate(lines: Sequence[str]) -> str:
     """
     rows = [line.split("\t") for line in lines]
     count = max((len(row) for row in rows), default=1) - 1
-    widths = [max([MIN_WIDTH, *(len(row[i]) + PADDING for row in rows if i < len(row) - 1)]) for i in range(count)]
+    widths = [max([min_width, *(len(row[i]) + PADDING for row in rows if i < len(row) - 1)]) for i in range(count)]
     return "".join(
         "".join(cell.ljust(widths[i]) if i < len(row) - 1 else cell for i, cell in enumerate(row)) + "\n"
         for row in rows
