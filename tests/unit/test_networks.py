@@ -157,8 +157,8 @@ def test_ports(text: str, expected: list[tuple[object, ...]]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "rate_bps"),
-    [("10mbit", 1_250_000), ("1gbit", 125_000_000), ("8kibit", 1024), ("1kbps", 1000), ("1MBit", 125_000), ("2m", 2 << 20),
-     ("1000", 1000), ("0", None)],
+    [("10mbit", 1_250_000), ("1gbit", 125_000_000), ("8kibit", 1024), ("1kbps", 1000), ("1MBit", 125_000),
+     ("2m", 2 << 20), ("1000", 1000), ("0", None)],
 )  # fmt: skip
 def test_rates(text: str, rate_bps: int | None) -> None:
     assert parse_rate(text) == rate_bps
