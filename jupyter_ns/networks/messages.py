@@ -2,9 +2,9 @@
 
 Notes
 -----
-pyroute2 knows all of netlink; of that, this needs six messages. Importing it takes longer than twenty containers'
-starts, and its sockets run an event loop, with threads, in a process that forks. So these are written out here: each
-is one system call's argument, and is described as one in a plan.
+pyroute2 knows all of netlink; of that, this needs ten messages. Importing it takes longer than ten containers take to
+start, and its sockets come with an event loop, and with threads, in a process that forks. So these are written out:
+each is one system call's argument, and is described as one in a plan.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ REQUEST, ACK, REPLACE, EXCL, CREATE, DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
 NEWLINK, DELLINK, GETLINK, NEWADDR, NEWROUTE, NEWQDISC, DELQDISC, GETQDISC = 16, 17, 18, 20, 24, 36, 37, 38
 IFF_UP = 1
 TC_ROOT = 0xFFFFFFFF
+NEWNEIGH, AF_BRIDGE, NDA_LLADDR = 28, 7, 2
 HEADER = struct.Struct("=IHHII")
 _LINK, _ADDRESS, _ROUTE, _TC = (struct.Struct(form) for form in ("=BxHiII", "=BBBBI", "=BBBBBBBBI", "=BxxxiIII"))
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _NETEM = struct.Struct("=IIIIII")
 _RATE = struct.Struct("=BBHhHI")
 # linux/if_link.h
@@ -176,6 +178,13 @@ def emulate(name: str, index: int, delay_us: int, loss_percent: float) -> Messag
     what = " ".join([*([f"delay {delay_us}us"] if delay_us else []), *([f"loss {loss_percent:g}%"] if lost else [])])
     body = _qdisc(index, TC_ROOT, 0x10000, "netem", options)
     return Message(NEWQDISC, CREATE | REPLACE, body, f'RTM_NEWQDISC("{name}", netem {what})')
+
+
+def neighbour(name: str, index: int, mac: str) -> Message:
+    """Tell a bridge at which of its ports a hardware address is, before anything was sent from there."""
+    noarp, master = 0x40, 0x04
+    body = _NEIGHBOUR.pack(AF_BRIDGE, index, noarp, master, 0) + attribute(NDA_LLADDR, mac_bytes(mac))
+    return Message(NEWNEIGH, CREATE | REPLACE, body, f'RTM_NEWNEIGH({mac} at "{name}")')
 
 
 def no_queue(name: str, index: int) -> Message:

@@ -42,6 +42,7 @@ def outer_steps(endpoint: Endpoint, index: int) -> Iterator[Message]:
     """Make the bridge's end ready, in the network's namespace; from here on both ends have a carrier."""
     yield messages.no_ipv6_address(endpoint.peer, index)
     yield messages.link_up(endpoint.peer, index)
+    yield messages.neighbour(endpoint.peer, index, endpoint.mac)
 
 
 def route_steps(endpoint: Endpoint) -> Iterator[Message]:

@@ -93,6 +93,16 @@ class PlanInputs:
     lacking: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
 
+    @property
+    def all_groups(self) -> tuple[int, ...]:
+        """The supplementary groups to be set: the payload's own first, as Docker has it; none for root alone.
+
+        A program that sets its group ID would otherwise leave its user's (CVE-2022-36109).
+        """
+        if not (self.uid or self.gid or self.groups):
+            return ()
+        return tuple(dict.fromkeys((self.gid, *self.groups)))
+
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
     """Compile the plan of one container.

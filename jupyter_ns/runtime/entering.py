@@ -6,18 +6,23 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgpack
+
 from ..errors import UsageError
 from ..plan import PlanInputs
 from ..plan.entering import exec_plan, restart_plan
 from ..spec import ContainerSpec
 from .entered import Entered
 from .inputs import resolve_inputs
-from .recipes import entering_recipe
+from .recipes import Recipe, entering_recipe
 from .supervised import KEPT, Supervised, make_pipes
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .registry import Record
+
+MOST_WORDS = 16
+"""Kinds of process to enter one container whose recipes are kept."""
 
 
 def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) -> None:
@@ -47,19 +52,13 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     if record.state != "running":
         raise UsageError(f"exec: container {record.name} is {record.state}, not running")
     host = record.process
-    changes = dict(changes)
-    added = tuple((name, value) for name, value in changes.pop("environment", ()))
-    spec = ContainerSpec.from_dict(
-        replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
-    )
-    spec = replace(spec, environment=(*record.spec.environment, *added))
-    facts = host.recipe.facts
-    # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
-    inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
-    inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
-    uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
-    recipe = entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
-    ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
+    key = msgpack.packb([changes, host.cgroup.self_join_files])
+    recipe = host.entered.get(key) or _recipe_to_enter(record, dict(changes))
+    if not recipe.spec.user:  # whom a name means may change meanwhile
+        if len(host.entered) >= MOST_WORDS:
+            host.entered.clear()
+        host.entered[key] = recipe
+    ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
     child["target"] = os.dup(host.pidfd)
     made = Entered(engine, name, recipe, ends, host.cgroup, target=host.pidfd)
     made.container_id, made.namespaces = record.id, host.namespaces
@@ -70,6 +69,21 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
         del engine.containers[name]
         raise
     return made
+
+
+def _recipe_to_enter(record: Record, changes: dict[str, Any]) -> Recipe:
+    host = record.process
+    added = tuple((name, value) for name, value in changes.pop("environment", ()))
+    spec = ContainerSpec.from_dict(
+        replace(record.spec, entrypoint=None, timeout_seconds=None, tty=False).to_dict() | changes
+    )
+    spec = replace(spec, environment=(*record.spec.environment, *added))
+    facts = host.recipe.facts
+    # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
+    inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
+    inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
+    uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
+    return entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
 
 
 def start_again(engine: Engine, record: Record) -> None:

@@ -147,6 +147,8 @@ class Supervised:
     timings: list[float] = field(default_factory=list)
     base_sample: tuple[Any, ...] | None = None
     base_levels: list[Level] = field(default_factory=list)
+    entered: dict[bytes, Recipe] = field(default_factory=dict)
+    """How processes entered it, by what was asked for."""
     to_stdin: Outgoing = field(default_factory=Outgoing)
     stdin_eof: bool = False
     to_channel: Outgoing = field(default_factory=Outgoing)

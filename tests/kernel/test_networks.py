@@ -497,3 +497,16 @@ def test_nothing_outlives_an_engine_that_is_killed() -> None:
     finally:
         kernel.kill()
         kernel.communicate()
+
+
+def test_what_was_sent_arrives_although_the_sender_has_ended(net: Callable[..., str]) -> None:
+    count = (
+        "import socket\nserver = socket.create_server(('', 7))\nprint('ready', flush=True)\nc = server.accept()[0]\n"
+        "n = 0\nwhile piece := c.recv(65536): n += len(piece)\nprint(n, flush=True)"
+    )
+    lab = net("lab")
+    with there(sys.executable, "-c", count, network=lab, name="sink") as sink:
+        assert soon(lambda: "ready" in sink.logs())
+        code = "import socket\nsocket.create_connection(('sink', 7)).sendall(bytes(200_000))"
+        run(sys.executable, "-c", code, network=lab, workdir="/", net_rate="2mbit")
+        assert soon(lambda: sink.logs().split()[1:] == ["200000"])

@@ -16,10 +16,11 @@ from jupyter_ns import core
 from jupyter_ns.errors import UnsupportedError
 from jupyter_ns.host import HostFacts, Submount
 from jupyter_ns.namespaces import KINDS
+from jupyter_ns.networks.data import Endpoint
 from jupyter_ns.plan import DeviceNode, Plan, PlanInputs, build_plan
 from jupyter_ns.plan.entering import exec_plan, restart_plan
 from jupyter_ns.plan.steps import OPS, Op, Step
-from jupyter_ns.spec import ContainerSpec, Mount
+from jupyter_ns.spec import ContainerSpec, Limits, Mount
 
 GOLDEN = Path(__file__).parent / "golden"
 REWRITE = "JUPYTER_NS_REWRITE_GOLDEN"
@@ -57,6 +58,17 @@ INPUTS = PlanInputs(
 VOLUME = Mount(type="bind", source="/srv/in", destination="/in", readonly=True, option="-v /srv/in:/in:ro")
 SCRATCH = Mount(type="tmpfs", destination="/scratch", options="size=1m", flags=("nosuid",), option="--tmpfs /scratch")
 SHELL = ContainerSpec(argv=("sh",), workdir="/root")
+ENDPOINT = Endpoint(
+    network="lab",
+    network_id="a" * 64,
+    bridge="br-aaaaaaaaaaaa",
+    bridge_address="10.9.0.1/24",
+    interface="eth0",
+    peer="veth1234567",
+    address="10.9.0.2/24",
+    gateway="10.9.0.1",
+    mac="02:42:0a:09:00:02",
+)
 CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
     "image": (
         ContainerSpec(argv=("sh",), workdir="/srv/new", image="busybox", mounts=(VOLUME,), readonly=True),
@@ -78,6 +90,11 @@ CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
         ContainerSpec(python=True, workdir="/tmp/nb"),
         FACTS,
         PlanInputs(container_id="c" * 64, exposed=("/tmp/nb",)),
+    ),
+    "network": (
+        replace(SHELL, network="lab", dns=("10.9.0.53",), limits=Limits(net_rate_bps=1_250_000)),
+        FACTS,
+        replace(INPUTS, endpoints=(ENDPOINT,)),
     ),
     "rootless": (SHELL, ROOTLESS, INPUTS),
     "private": (

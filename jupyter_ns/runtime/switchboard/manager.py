@@ -277,13 +277,17 @@ class Networks:
         attachment.wanted.append(wanted._replace(network=network.name))
         return endpoint
 
-    def leave(self, attachment: Attachment, endpoint: Endpoint) -> None:
-        """Give an endpoint's address back, and take its interface away if there is one by now."""
+    def give_back(self, attachment: Attachment, endpoint: Endpoint) -> None:
+        """Give back an endpoint's address."""
         if endpoint.network in self.addresses:
             self.addresses[endpoint.network].give_back(endpoint.ip)
-        if attachment.begun and self._client is not None and self._client.alive:
-            self._client.request("detach", _ignore, endpoint=asdict(endpoint))
         attachment.endpoints.remove(endpoint)
+
+    def leave(self, attachment: Attachment, endpoint: Endpoint) -> None:
+        """Give back an endpoint of a container that has ended; its interface goes once what it sent has arrived."""
+        self.give_back(attachment, endpoint)
+        if attachment.begun and self._client is not None and self._client.alive:
+            self._client.request("leave", _ignore, endpoint=asdict(endpoint))
 
     def unpublish(self, endpoint: str) -> None:
         """Give back the host's ports that are published for an endpoint."""
@@ -345,7 +349,7 @@ class Networks:
             attachment.connect_now(endpoint)
         except OSError as e:
             attachment.wanted.pop()
-            self.leave(attachment, endpoint)
+            self.give_back(attachment, endpoint)
             raise UnsupportedError(f"network connect: {e.filename}: {e.strerror}") from None
         self.refresh([endpoint.network])
 
@@ -361,7 +365,7 @@ class Networks:
         for endpoint in attachment.endpoints:
             if endpoint.network == network.name:
                 self.client.call("detach", endpoint=asdict(endpoint))  # waited for: who asks next, finds it done
-                self.leave(attachment, endpoint)
+                self.give_back(attachment, endpoint)
                 attachment.wanted = [w for w in attachment.wanted if w.network != network.name]
                 self.refresh([network.name])
                 attachment.write_hosts()

@@ -42,7 +42,8 @@ class Switchboard:
         self._table: dict[str, Callable[..., Any]] = {
             "probe": lambda _fds: self._switch.probe(),
             "attach": self._attach,
-            "detach": self._detach,
+            "detach": lambda _fds, endpoint: self._switch.detach(Endpoint(**endpoint)),
+            "leave": lambda _fds, endpoint: self._switch.leave(Endpoint(**endpoint)),
             "limit": self._limit,
             "publish": self._publish,
             "unpublish": self._unpublish,
@@ -53,7 +54,7 @@ class Switchboard:
     def run(self) -> None:
         """Serve until the engine closes the socket."""
         while self._running:
-            self._loop.turn(None)
+            self._loop.turn(self._switch.tidy())
 
     def _on_request(self, _events: int) -> None:
         try:
@@ -81,9 +82,6 @@ class Switchboard:
 
     def _limit(self, fds: list[int], endpoint: dict[str, Any], limits: dict[str, Any]) -> list[Any]:
         return [list(r) for r in self._switch.limit(Endpoint(**endpoint), Limits(**limits), fds[0])]
-
-    def _detach(self, _fds: list[int], endpoint: dict[str, Any]) -> None:
-        self._switch.detach(Endpoint(**endpoint))
 
     def _unpublish(self, _fds: list[int], endpoint: str) -> None:
         for relay in self._relays.pop(endpoint, ()):

@@ -22,6 +22,7 @@ from ...spec import LimitRecord, Limits
 CLONE_NEWNET = BY_NAME["network"].flag
 NETLINK_ROUTE = 0
 CARRIER_S = 1.0
+LINGER_S = 30.0
 LIMITS = ("net_rate_bps", "net_delay_us", "net_loss_percent")
 _MODULES = {
     "veth": "CONFIG_VETH",
@@ -84,6 +85,7 @@ class Switch:
 
     def __init__(self) -> None:
         self._networks: dict[str, tuple[int, Link]] = {}
+        self._leaving: dict[tuple[str, ...], tuple[Endpoint, float]] = {}
 
     # ---- networks ----
 
@@ -111,6 +113,7 @@ class Switch:
 
     def forget(self, network_id: str) -> None:
         """Let a network's namespace go, and its bridge with it."""
+        self._leaving = {key: left for key, left in self._leaving.items() if key[0] != network_id}
         fd, link = self._networks.pop(network_id, (-1, None))
         if link is not None:
             link.close()
@@ -128,6 +131,10 @@ class Switch:
             Nothing is left.
         """
         outside = self.ensure(endpoint)
+        key = endpoint.network_id, endpoint.ip
+        if key in self._leaving:  # its time is up, but after this: that takes ten times as long
+            before, _ = self._leaving.pop(key)
+            self._leaving = {(*key, before.peer): (before, 0.0)} | self._leaving
         with self._inside(netns_fd) as inside:
             outside.send_all(wiring.pair_steps(endpoint, netns_fd))
             try:
@@ -152,6 +159,25 @@ class Switch:
         with contextlib.suppress(OSError):  # ENODEV
             index = socket.if_nametoindex(endpoint.peer)
             self._networks[endpoint.network_id][1].send(messages.delete_link(endpoint.peer, index))
+
+    def leave(self, endpoint: Endpoint) -> None:
+        """The container has ended: its interface goes with its namespace, or when its address is taken, or in time.
+
+        What was sent and has not arrived is still on its way, for long where the rate is low; the kernel keeps the
+        namespace for as long as a socket of it has something to send.
+        """
+        self._leaving.pop((endpoint.network_id, endpoint.ip), None)
+        self._leaving[endpoint.network_id, endpoint.ip] = endpoint, time.monotonic() + LINGER_S
+
+    def tidy(self) -> float | None:
+        """Take away the interfaces whose time is up; return the seconds until the next, None if there is none."""
+        now = time.monotonic()
+        for key, (endpoint, until) in list(self._leaving.items()):
+            if until > now:
+                return until - now  # they are in the order of time
+            del self._leaving[key]
+            self.detach(endpoint)
+        return None
 
     def limit(self, endpoint: Endpoint, limits: Limits, netns_fd: int) -> list[LimitRecord]:
         """Move the limits of an endpoint; return where they went."""
