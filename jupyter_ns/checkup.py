@@ -6,7 +6,7 @@ import os
 
 from . import doctor
 from .client import PLACES, EngineClient, get_client
-from .doctor import NO, YES, Row
+from .doctor import NO, WEAKENED, YES, Row
 from .errors import ContainerError, EngineError, UnsupportedError, UsageError
 from .runner import Run, Sink
 from .spec import ContainerSpec
@@ -73,4 +73,6 @@ def _guest_kernel() -> Row:
     except ContainerError as e:
         return Row("guest kernel", NO, str(e), "--on guest is refused", fix, doctor.UML)
     evidence = f"{path}; its memory goes to {memory.directory}. Not booted: `%container doctor --on guest` does that"
+    if memory.drawback:
+        return Row("guest kernel", WEAKENED, evidence, memory.drawback, kernel.MAKE_SPACE, doctor.UML)
     return Row("guest kernel", YES, evidence, documentation=doctor.UML)

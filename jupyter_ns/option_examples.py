@@ -24,6 +24,7 @@ EXAMPLES: dict[str, str] = {
     "--cpuset-mems": "--cpuset-mems 0 grep Mems_allowed_list /proc/self/status",
     "--pids-limit": "--pids-limit 20 sh -c 'sleep 0 & wait'",
     "--cgroup-parent": "--cgroup-parent lab --memory 512m cat /proc/self/cgroup",
+    "--hugetlb": "--hugetlb 2MB:64m true",
     "--ulimit": "--ulimit nofile=64:128 sh -c 'ulimit -n'",
     "--device": "--device /dev/kmsg ls -l /dev/kmsg",
     "--device-cgroup-rule": "--device-cgroup-rule 'c 10:229 rwm' sh -c 'mknod /dev/fuse c 10 229; ls -l /dev/fuse'",

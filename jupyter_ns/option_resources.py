@@ -85,6 +85,18 @@ def _cgroup_parent(text: str) -> str:
     return name
 
 
+def _hugetlb(text: str) -> tuple[tuple[str, int], ...]:
+    """Parse ``PAGESIZE:SIZE``; the size of the pages becomes what the kernel writes, ``2MB``."""
+    pages, _, limit = text.partition(":")
+    if not limit:
+        raise ValueError("expected PAGESIZE:SIZE, such as 2MB:64m")
+    size = units.parse_size(pages)
+    for unit, factor in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
+        if size >= factor and size % factor == 0:
+            return ((f"{size // factor}{unit}", units.parse_size(limit)),)
+    raise ValueError("expected a size of pages such as 64KB, 2MB or 1GB")
+
+
 def _ulimit(text: str) -> tuple[Ulimit, ...]:
     """Parse ``name=soft[:hard]``; -1 is unlimited (go-units, ``ParseUlimit``)."""
     match = re.fullmatch(r"([^=]*)=(-1|\+?[0-9]{1,19})(?::(-1|\+?[0-9]{1,19}))?", text, re.ASCII)
@@ -272,6 +284,20 @@ RESOURCES: tuple[Option, ...] = (
         metavar="NAME",
         oci="linux.cgroupsPath",
         documentation="cgroups(7)",
+    ),
+    Option(
+        flags=("--hugetlb",),
+        help="Huge pages of a size, at most; not one of Docker's",
+        group="Memory",
+        sets="limits.hugetlb",
+        parse=plain(_hugetlb),
+        metavar="PAGESIZE:SIZE",
+        unit="bytes",
+        oci="linux.resources.hugepageLimits",
+        v1="hugetlb.PAGESIZE.limit_in_bytes",
+        v2="hugetlb.PAGESIZE.max",
+        documentation="admin-guide/cgroup-v1/hugetlb.rst",
+        repeatable=True,
     ),
     Option(
         flags=("--ulimit",),

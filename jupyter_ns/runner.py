@@ -165,7 +165,7 @@ class Run:
         self._error: Exception | None = None
         self._ended = False
         self._interrupts = 0
-        self._goes_on = False
+        self._goes_on = self._in_background = False
         self.on_end: Callable[[], None] = lambda: None
         """Of a cell in the background: called when its end has been heard of."""
         life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
@@ -219,6 +219,7 @@ class Run:
         """
         c, client = self.container, self._client
         pieces = self._pack(cell) if cell is not None else []
+        self._in_background = cell is not None and cell.detached
         if stdin is not None and self._request.get("life", {}).get("detach"):
             c.spec = replace(c.spec, stdin_open=False)  # also when it is started again
         client.subscribe(self._id, self._on_frame)
@@ -439,6 +440,8 @@ class Run:
             self.outputs = self._value(body, buffers)
         elif kind == "out_error":
             self.transfer_error = TransferError(str(body["message"]))
+        elif self._in_background:
+            return  # it would be shown, or asked, below whichever cell runs now
         elif kind == "input":
             self._answer(str(body["prompt"]), bool(body["password"]))
         elif kind in ("display", "clear", "result", "error"):

@@ -37,6 +37,8 @@ class Limits:
     cpuset_mems: str | None = None
     pids_limit: int | None = None
     """Tasks; None or <= 0 is unlimited."""
+    hugetlb: tuple[tuple[str, int], ...] = ()
+    """Pairs of a size of huge pages as the kernel writes it, such as ``2MB``, and bytes of them."""
     blkio_weight: int | None = None
     blkio_weight_device: tuple[tuple[str, int], ...] = ()
     """Pairs of a block device's path and its weight, as all four below have rates."""

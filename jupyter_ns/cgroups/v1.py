@@ -17,7 +17,7 @@ from collections.abc import Callable
 from ..errors import UnsupportedError
 from ..spec import Limits
 from . import files, processes
-from .alike import cpuset, pids
+from .alike import cpuset, hugetlb, hugetlb_need, pids
 from .base import Cgroup
 from .devices import Rule
 from .disks import disk_settings, weight_note
@@ -35,7 +35,7 @@ from .facts import (
 )
 
 DEFAULT = ("memory", "cpu", "cpuacct", "pids", "freezer", "blkio")
-CONTROLLERS = (*DEFAULT, "cpuset", "devices")
+CONTROLLERS = (*DEFAULT, "cpuset", "devices", "hugetlb")
 
 _WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
 _RATE_FILES = {name: f"blkio.throttle.{name.removeprefix('device_')}_device" for name in RATES}
@@ -56,6 +56,7 @@ NEEDS = {
     "cpuset_cpus": Need("cpuset", ("cpuset.cpus",)),
     "cpuset_mems": Need("cpuset", ("cpuset.mems",)),
     "pids_limit": Need("pids", ("pids.max",)),
+    "hugetlb": hugetlb_need("limit_in_bytes"),
     "blkio_weight": Need("blkio", _WEIGHTS, "the kernel has no weight here (it needs the BFQ scheduler)"),
     "blkio_weight_device": Need(
         "blkio", tuple(f"{w}_device" for w in _WEIGHTS), "the kernel has no weight here (it needs the BFQ scheduler)"
@@ -194,6 +195,7 @@ class V1Cgroup(Cgroup):
             *cpuset(wanted, fields),
             *pids(wanted, fields),
             *blkio(wanted, self.limits, fields, names),
+            *hugetlb(wanted, self.limits, fields, names, "limit_in_bytes"),
         ]
 
     def use_usual_devices(self, usual: UsualDevices) -> None:

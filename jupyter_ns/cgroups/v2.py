@@ -16,13 +16,13 @@ from .. import core
 from ..errors import UnsupportedError, UsageError
 from ..spec import Limits
 from . import devices, files, processes
-from .alike import cpuset, pids
+from .alike import cpuset, hugetlb, hugetlb_need, pids
 from .base import Cgroup
 from .devices import Rule
 from .disks import disk_settings, weight_note
 from .facts import BANDWIDTH, OPTIONS, RATES, Need, Setting, UsualDevices, positive, swap_total_bytes
 
-CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "io")
+CONTROLLERS = ("memory", "cpu", "pids", "cpuset", "io", "hugetlb")
 
 _WEIGHTS = ("io.bfq.weight", "io.weight")
 _RATE_KEYS = dict(zip(RATES, ("rbps", "wbps", "riops", "wiops"), strict=True))
@@ -41,6 +41,7 @@ NEEDS = {
     "cpuset_cpus": Need("cpuset", ("cpuset.cpus",)),
     "cpuset_mems": Need("cpuset", ("cpuset.mems",)),
     "pids_limit": Need("pids", ("pids.max",)),
+    "hugetlb": hugetlb_need("max"),
     "blkio_weight": Need("io", _WEIGHTS, "the kernel has no weight here (it needs BFQ or iocost)"),
     "blkio_weight_device": Need("io", _WEIGHTS, "the kernel has no weight here (it needs BFQ or iocost)"),
 } | {name: Need("io", ("io.max",)) for name in RATES}
@@ -151,6 +152,7 @@ class V2Cgroup(Cgroup):
             *cpuset(wanted, fields, told=".effective"),
             *pids(wanted, fields),
             *io(wanted, self.limits, fields, names),
+            *hugetlb(wanted, self.limits, fields, names, "max"),
         ]
 
     def _check(self, wanted: Limits, fields: frozenset[str]) -> None:

@@ -33,11 +33,12 @@ def followed(shell: Any, client: EngineClient, run: Run, outputs: tuple[str, ...
     def ended() -> None:
         with contextlib.suppress(ValueError):  # before it was registered
             shell.events.unregister("pre_run_cell", look)
-        missing = [name for name in outputs if name not in run.outputs]
+        brought = run.outputs if isinstance(run.outputs, dict) else {}  # the container says what it is
+        missing = [name for name in outputs if name not in brought]
         if missing:
             why = run.transfer_error or "see its logs"
             print(f"{run.container.name} has ended without {', '.join(missing)}: {why}", file=sys.stderr)
-        shell.user_ns.update({name: run.outputs[name] for name in outputs if name not in missing})
+        shell.user_ns.update({name: brought[name] for name in outputs if name not in missing})
 
     run.on_end = ended
     yield

@@ -98,6 +98,7 @@ _LIMIT_LABELS = {
     "cpu_shares": "CPU shares",
     "cpuset_cpus": "CPUs allowed",
     "cpuset_mems": "memory nodes allowed",
+    "hugetlb": "huge pages",
     "blkio_weight": "block I/O weight",
     "blkio_weight_device": "weight of a disk",
     "device_read_bps": "bytes/s read",

@@ -33,8 +33,8 @@ LINKS = (
     ("/proc/self/fd/1", "stdout"),
     ("/proc/self/fd/2", "stderr"),
 )
-MODULES = "JUPYTER_NS_MODULES"
-"""Environment variable: where the kernel's package has its modules."""
+MODULES, DRAWBACK = "JUPYTER_NS_MODULES", "JUPYTER_NS_DRAWBACK"
+"""Environment variables: where the kernel's package has its modules; what the place of the guest's memory costs."""
 NETWORKS = (
     "drivers/net/veth.ko",
     "lib/crc-ccitt.ko",
@@ -85,7 +85,8 @@ def _serve(line: Line, guest: str) -> None:
             _libc.prctl(15, b"jupyter-ns-engi", 0, 0, 0)  # PR_SET_NAME
             from ..runtime import engine
 
-            engine.serve(line, guest=f"{guest}; {SYSTEM_CALL_COST}")
+            costs = [SYSTEM_CALL_COST, os.environ.get(DRAWBACK, "")]
+            engine.serve(line, guest="; ".join([guest, *filter(None, costs)]))
             code = 0
         except BaseException:
             traceback.print_exc()

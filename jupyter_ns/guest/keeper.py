@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ..errors import ContainerError, EngineError, to_dict
 from ..runtime.protocol import CHUNK, HIGH_WATER, Kind, Outgoing, encode
 from . import kernel
-from .init import MODULES
+from .init import DRAWBACK, MODULES
 from .line import READY, RECEIPT, WINDOW_BYTES
 
 BOOT_S, POWER_OFF_S = 60.0, 5.0
@@ -84,7 +84,7 @@ class Guest:
         self._receipts, their_receipts = socket.socketpair()
         self._console, console = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._tail = b""
-        _write_init(scratch, binary)
+        _write_init(scratch, binary, memory.drawback)
         cpus = sorted(os.sched_getaffinity(0))
         with theirs, their_receipts:
             self._process = subprocess.Popen(
@@ -261,9 +261,9 @@ def _guard(group: int) -> tuple[int, int]:
         os._exit(0)
 
 
-def _write_init(scratch: str, binary: str) -> None:
+def _write_init(scratch: str, binary: str, drawback: str) -> None:
     main = os.path.join(os.path.dirname(os.path.dirname(__file__)), "runtime", "main.py")
-    settings = {"JUPYTER_NS_PATH": json.dumps(sys.path), MODULES: kernel.modules_of(binary)}
+    settings = {"JUPYTER_NS_PATH": json.dumps(sys.path), MODULES: kernel.modules_of(binary), DRAWBACK: drawback}
     command = [sys.executable, "-S", "-E", main, "guest", str(time.time_ns() // 1_000_000)]
     text = INIT.format(
         assignments=" ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items()),

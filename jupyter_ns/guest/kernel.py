@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..errors import UnsupportedError, UsageError
+from ..host import parse_mountinfo
 from ..units import format_bytes, parse_size
 
 KERNEL, MEMORY, ARGUMENTS = "JUPYTER_NS_UML", "JUPYTER_NS_GUEST_MEMORY", "JUPYTER_NS_GUEST_ARGS"
 """Environment variables: the kernel's file, the guest's memory, more words for the kernel's command line."""
 PROGRAM = "linux.uml"
+PLACES = ("/tmp", "/dev/shm", "/var/tmp")
+"""Where its memory may lie."""
 UNPACKED = "~/.local/share/jupyter_ns/user-mode-linux"
 """Where Debian's package may be unpacked by a user who cannot install it."""
 INSTALL = (
@@ -23,6 +26,10 @@ INSTALL = (
     f"dpkg -x user-mode-linux_*.deb {UNPACKED}; {KERNEL} may name another kernel built with ARCH=um"
 )
 MAKE_SPACE = "export TMPDIR=DIRECTORY  # one with space that is not mounted noexec"
+OVERLAY_COST = (
+    "its memory lies on an overlay, where each page is a mapping of its own: a process that uses more than about {} is "
+    "killed, whatever its limit (a TMPDIR on a volume or tmpfs mends that)"
+)
 DEFAULT_BYTES, LEAST_BYTES = 1 << 30, 192 << 20
 
 
@@ -31,6 +38,11 @@ class Memory(NamedTuple):
 
     directory: str
     size_bytes: int
+
+    @property
+    def drawback(self) -> str:
+        """What that place costs; empty if nothing."""
+        return OVERLAY_COST.format(format_bytes(mappings() * mmap.PAGESIZE)) if on_overlay(self.directory) else ""
 
 
 def find_kernel(environ: Mapping[str, str]) -> str:
@@ -82,7 +94,7 @@ def find_memory(environ: Mapping[str, str]) -> Memory:
         raise UnsupportedError(f"a guest needs {format_bytes(LEAST_BYTES)} of memory or more; {MEMORY} says how much")
     reasons = []
     own = environ.get("TMPDIR")
-    for directory in [own] if own else ["/tmp", "/dev/shm", "/var/tmp"]:
+    for directory in [own] if own else sorted(PLACES, key=on_overlay):
         blank = any(c in directory for c in " \t\n\"'")
         reason = "the kernel's command line takes no blanks or quotes" if blank else not_executable(directory)
         if not reason:
@@ -109,6 +121,25 @@ def not_executable(directory: str) -> str:
     except OSError as e:
         return e.strerror or str(e)
     return ""
+
+
+def on_overlay(directory: str) -> bool:
+    """Whether a directory is on overlayfs, as everything in a container without volumes is.
+
+    The kernel joins mappings of neighbouring pages of a file, but not of one there; and `mappings` bounds their number.
+    """
+    if not os.path.isdir(directory):
+        return False
+    device = os.stat(directory).st_dev
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+        overlays = {m.device for m in parse_mountinfo(f.read()) if m.fstype == "overlay"}
+    return f"{os.major(device)}:{os.minor(device)}" in overlays
+
+
+def mappings() -> int:
+    """Return how many mappings a process may have: proc_sys_vm(5), ``max_map_count``."""
+    with open("/proc/sys/vm/max_map_count") as f:
+        return int(f.read())
 
 
 def free_bytes(directory: str) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from ..errors import ImageError, UsageError
+from .commit import only_here
 from .make import INDEXES, MANIFESTS, OCI_INDEX, add_image, encode, host_architecture, layer_media_type
 from .record import MAX_DOCUMENT_BYTES, Image, Layer, chain_ids, diff_ids_of, digest_of, hex_of, parse_document
 from .reference import Reference, parse_reference
@@ -346,6 +347,8 @@ def save(store: Store, chosen: Sequence[tuple[Image, Sequence[Reference]]], out:
     out : binary file
         Where it goes; need not be seekable.
     """
+    for image, _ in chosen:
+        only_here(image, "save")
     manifest, index = [], []
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         written: set[str] = set()

@@ -6,10 +6,11 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import ImageError, UsageError
+from .base import HOST
 from .make import OCI_LAYER, add_image, new_config, now
 from .pack import pack_layer
 from .record import Image, Layer
@@ -19,10 +20,30 @@ from .store import Store
 _EXPOSED = re.compile(r"[0-9]+(?:-[0-9]+)?(?:/(?:tcp|udp|sctp))?", re.ASCII)
 
 
+HOST_RUNTIME: dict[str, Any] = {"Cmd": ["sh"]}
+"""How an image over this machine's own files is run."""
+_HOSTS = {"created_by": "this machine's own files", "empty_layer": True}
+
+
+def only_here(image: Image, what: str) -> None:
+    """Refuse to take an image away whose layers lie on this machine's own files.
+
+    Raises
+    ------
+    ImageError
+        If it is one.
+    """
+    if image.base:
+        raise ImageError(
+            f"{what}: the image lies on this machine's own files ({HOST}), which are in none of its layers: it runs "
+            "here, and nowhere else. To take one away, begin with an image (busybox) and commit that"
+        )
+
+
 def commit(
     store: Store,
-    base: Image,
-    upper: str,
+    base: Image | None,
+    upper: Mapping[str, str] | str,
     names: Sequence[Reference],
     *,
     runtime: dict[str, Any] | None = None,
@@ -37,10 +58,10 @@ def commit(
     ----------
     store : Store
         Where the image is.
-    base : Image
-        What the container was made of.
-    upper : str
-        What it wrote; nobody should be writing there now.
+    base : Image or None
+        What the container was made of; None: this machine's own files.
+    upper : mapping of str to str, or str
+        What it wrote, as `pack_layer` takes it; nobody should be writing there now.
     names : sequence of Reference
         What to call the result.
     runtime : dict, optional
@@ -55,24 +76,27 @@ def commit(
     ImageError
         As `pack_layer`, `Store.add_layer`.
     """
+    lower = base.layers if base is not None else ()
+    below = base.config if base is not None else {"history": [_HOSTS]}
+    kind = base.base if base is not None else HOST
+    runtime = runtime if runtime is not None else base.runtime if base is not None else HOST_RUNTIME
     with store.adding(), store.scratch() as scratch:
         path = os.path.join(scratch, "blob")
         with open(path, "wb") as out:
             pack_layer(upper, out, first_ids)
         with open(path, "rb") as raw:
-            diff_id, digest, _ = store.add_layer(raw, below=[one.diff_id for one in base.layers])
+            ground = ("/",) if kind == HOST else ()
+            diff_id, digest, _ = store.add_layer(raw, below=[one.diff_id for one in lower], ground=ground)
         size = os.path.getsize(path)
         os.rename(path, store.blob_path(digest))
-        layers = [*base.layers, Layer(diff_id=diff_id, digest=digest, media_type=OCI_LAYER, size=size)]
+        layers = [*lower, Layer(diff_id=diff_id, digest=digest, media_type=OCI_LAYER, size=size)]
         entry = {"created": now(), "created_by": created_by, "author": author, "comment": message}
-        history = [*(base.config.get("history") or []), {k: v for k, v in entry.items() if v}]
-        config = new_config(
-            base.runtime if runtime is None else runtime, diff_ids=[one.diff_id for one in layers], history=history
-        )
-        config["architecture"] = base.config.get("architecture", config["architecture"])
+        history = [*(below.get("history") or []), {k: v for k, v in entry.items() if v}]
+        config = new_config(runtime, diff_ids=[one.diff_id for one in layers], history=history)
+        config["architecture"] = below.get("architecture", config["architecture"])
         if author:
             config["author"] = author
-        return add_image(store, layers, config, names)
+        return add_image(store, layers, config, names, base=kind)
 
 
 def apply_changes(runtime: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -56,23 +57,26 @@ def prepare(spec: ContainerSpec, say: Say) -> Prepared:
     if spec.image == HOST:
         spec = replace(spec, image="")
     if spec.image:
-        if spec.python:
+        if spec.keep:
+            raise UsageError("--keep brings files out to the host's own, and cannot do so from an image; use -v")
+        store = Store()
+        image = _found(store, spec.image) if spec.python else None
+        if image is None and not spec.python:
+            image = obtain(store, spec.image, pull=spec.pull, platform=spec.platform, say=say)
+        if image is None or (spec.python and image.base != HOST):
             raise UnsupportedError(
                 f"--image {spec.image}: a cell of Python runs in this notebook's own Python, which is not in an image; "
                 f"name a program of the image: `%%container --image {spec.image} sh`"
             )
-        if spec.keep:
-            raise UsageError("--keep brings files out to the host's own, and cannot do so from an image; use -v")
-        store = Store()
-        image = obtain(store, spec.image, pull=spec.pull, platform=spec.platform, say=say)
-        lower = store.lower_directories(image)
-        spec = apply(spec, image.runtime)
+        directories = store.lower_directories(image)
+        spec = apply(spec, image.runtime, over_host=image.base == HOST)
         request = {
-            "environ": {},
-            "exposed": [],
-            "image": {"id": image.id, "lower": list(lower)},
+            "image": {"id": image.id, "lower": list(directories), "base": image.base},
             "held": [store.record_path(image.id)],
         }
+        if image.base != HOST:
+            lower = directories
+            request |= {"environ": {}, "exposed": []}
     if any(m.type == "volume" for m in spec.mounts):
         from .volumes import Bound, bind_volumes
 
@@ -88,7 +92,15 @@ def prepare(spec: ContainerSpec, say: Say) -> Prepared:
     return Prepared(spec, request)
 
 
-def apply(spec: ContainerSpec, config: dict[str, Any]) -> ContainerSpec:
+def _found(store: Store, name: str) -> Image | None:
+    """Find an image that is here."""
+    try:
+        return store.find(name)
+    except ImageError:
+        return None
+
+
+def apply(spec: ContainerSpec, config: dict[str, Any], *, over_host: bool = False) -> ContainerSpec:
     """Add what an image's configuration says to what the user did not.
 
     Parameters
@@ -97,6 +109,9 @@ def apply(spec: ContainerSpec, config: dict[str, Any]) -> ContainerSpec:
         An empty ``entrypoint`` string resets the image's.
     config : dict
         Env, Cmd, Entrypoint, WorkingDir, User, StopSignal, Labels, ExposedPorts; made by anybody.
+    over_host : bool
+        Whether the image lies on this machine's own files: then the notebook's directory and environment are there,
+        and a Python cell can run.
 
     Raises
     ------
@@ -121,10 +136,11 @@ def apply(spec: ContainerSpec, config: dict[str, Any]) -> ContainerSpec:
         entrypoint = (spec.entrypoint,)
     elif not argv and spec.entrypoint is None:
         argv = _words(config, "Cmd")
-    argv = (*entrypoint, *argv)
-    if not argv:
+    argv = () if spec.python else (*entrypoint, *argv)
+    if not argv and not spec.python:
         raise UsageError(f"--image {spec.image}: no command specified, and the image names none")
-    base = tuple(tuple(e.partition("=")[::2]) for e in (PATH, *_words(config, "Env")))
+    given = _words(config, "Env")
+    base = tuple(tuple(e.partition("=")[::2]) for e in (given if over_host else (PATH, *given)))
     labels = {**dict(_pairs(config, "Labels")), **dict(spec.labels)}
     stop = config.get("StopSignal")
     return replace(
@@ -132,7 +148,7 @@ def apply(spec: ContainerSpec, config: dict[str, Any]) -> ContainerSpec:
         argv=argv,
         entrypoint=None,
         environment=(*base, *spec.environment),  # type: ignore[arg-type]
-        workdir=spec.workdir or _text(config, "WorkingDir") or "/",
+        workdir=spec.workdir or _text(config, "WorkingDir") or (os.getcwd() if over_host else "/"),
         user=spec.user or _text(config, "User"),
         labels=tuple(labels.items()),
         exposed_ports=tuple(dict.fromkeys((*spec.exposed_ports, *_ports(config)))),

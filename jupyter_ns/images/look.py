@@ -64,9 +64,14 @@ def layers_of(store: Store, image: Image) -> list[LayerView]:
             created_by=words[number - 1],
             data_bytes=store.layer_bytes(chain),
         )
-        _compare(view, directory, Stack(lower[len(lower) - number + 1 :]))
+        _compare(view, directory, Stack((*lower[len(lower) - number + 1 :], *ground(image))))
         views.append(view)
     return views
+
+
+def ground(image: Image) -> tuple[str, ...]:
+    """Return what all layers of an image lie on: this machine's root, or nothing."""
+    return ("/",) if image.base else ()
 
 
 def created_by(image: Image) -> list[str]:
@@ -112,7 +117,7 @@ def _tree_bytes(stack: Stack, path: str, info: os.stat_result) -> int:
 
 
 class Origin(NamedTuple):
-    """What one layer says of a path: its number (1 the lowest), the verb, and whether it is what is seen."""
+    """What one layer says of a path: its number (1 the lowest, 0 what it lies on), the verb, whether it is seen."""
 
     number: int
     says: str
@@ -127,12 +132,12 @@ def origin(store: Store, image: Image, path: str) -> list[Origin]:
     ImageError
         If no layer says anything of it.
     """
-    stack = Stack(store.lower_directories(image))
+    stack = Stack((*store.lower_directories(image), *ground(image)))
     found = stack.find(path)
     said = stack.holders(path)
     if not said:
         raise ImageError(f"{path}: no layer of the image has it")
-    top = len(stack.lower)
+    top = len(image.layers)
     seen = -1 if found is None else found.layer
     return [Origin(top - index, words, index == seen and words == "has") for index, words in said]
 

@@ -66,7 +66,12 @@ def encode(document: dict[str, Any]) -> bytes:
 
 
 def add_image(
-    store: Store, layers: Sequence[Layer], config: dict[str, Any] | bytes, names: Iterable[Reference] = ()
+    store: Store,
+    layers: Sequence[Layer],
+    config: dict[str, Any] | bytes,
+    names: Iterable[Reference] = (),
+    *,
+    base: str = "",
 ) -> Image:
     """Make an image of layers and a configuration; within `Store.adding`.
 
@@ -80,6 +85,8 @@ def add_image(
         The configuration; bytes keep the digest that they have.
     names : iterable of Reference
         What to call it.
+    base : str
+        As in `Image`.
 
     Raises
     ------
@@ -94,4 +101,4 @@ def add_image(
         "layers": [{"mediaType": one.media_type, "digest": one.digest, "size": one.size} for one in layers],
     }
     store.add_bytes(data)
-    return store.register(manifest, store.add_bytes(encode(manifest)), names)
+    return store.register(manifest, store.add_bytes(encode(manifest)), names, base=base)

@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from ..errors import ImageError
@@ -92,13 +92,14 @@ class _Closing:
         os.close(self._fd)
 
 
-def pack_layer(directory: str, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
-    """Write an overlay's upper directory as a layer's archive.
+def pack_layer(directories: Mapping[str, str] | str, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
+    """Write an overlay's upper directory as a layer's archive, or those of several overlays, one below the other.
 
     Parameters
     ----------
-    directory : str
-        The upper directory. A container wrote it: no link in it is followed.
+    directories : mapping of str to str, or str
+        The path that an overlay has in the container, and its upper directory; only that of the root's. A container
+        wrote them: no link in them is followed.
     out : binary file
         Where the archive goes; need not be seekable.
     first_ids : tuple of int
@@ -110,13 +111,17 @@ def pack_layer(directory: str, out: BinaryIO, first_ids: tuple[int, int] = (0, 0
         If a directory was renamed in a way that an archive cannot say (overlayfs's ``redirect_dir``).
     """
     writer = _Writer(out, first_ids)
-    root = os.open(directory, _DIRECTORY)
-    try:
-        _pack_directory(writer, root, "")
-    except RecursionError:
-        raise ImageError("its directories lie too deep in one another to be committed") from None
-    finally:
-        os.close(root)
+    for path, directory in sorted({"/": directories}.items() if isinstance(directories, str) else directories.items()):
+        prefix = f"{path.strip('/')}/".lstrip("/")
+        root = os.open(directory, _DIRECTORY)
+        try:
+            if prefix and os.listdir(root):
+                writer.put(prefix.rstrip("/"), os.fstat(root), ".", root)
+            _pack_directory(writer, root, prefix)
+        except RecursionError:
+            raise ImageError("its directories lie too deep in one another to be committed") from None
+        finally:
+            os.close(root)
     writer.close()
 
 

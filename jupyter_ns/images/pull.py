@@ -16,6 +16,7 @@ import requests
 
 from ..errors import ImageError
 from .archive import choose_platform, verified_layer
+from .commit import only_here
 from .make import DOCKER_INDEX, DOCKER_MANIFEST, INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from .record import MAX_DOCUMENT_BYTES, Image, chain_ids, diff_ids_of, digest_of, hex_of, parse_document
 from .reference import Reference
@@ -356,6 +357,7 @@ def push(
     ImageError
         If the registry refuses it or cannot be reached.
     """
+    only_here(image, "push")
     cancelled = threading.Event()
     progress = progress or Progress(say)
     say(f"The push refers to repository [{reference.repository}]")

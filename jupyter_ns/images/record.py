@@ -50,12 +50,16 @@ class Image:
         Lowest first.
     config : dict
         The configuration, an OCI image configuration.
+    base : str
+        What the layers lie on: nothing, or ``host``, this machine's own files. Only `commit` makes such images; no
+        archive and no registry can say it of theirs.
     """
 
     id: str
     manifest: str
     layers: tuple[Layer, ...]
     config: dict[str, Any] = field(repr=False)
+    base: str = ""
 
     @property
     def chains(self) -> tuple[str, ...]:

@@ -184,7 +184,13 @@ class Store:
             return 0
 
     def add_layer(
-        self, raw: BinaryIO, *, below: Sequence[str] = (), expected: str = "", bounds: Bounds = DEFAULT_BOUNDS
+        self,
+        raw: BinaryIO,
+        *,
+        below: Sequence[str] = (),
+        ground: Sequence[str] = (),
+        expected: str = "",
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> tuple[str, str, str]:
         """Unpack a layer and verify it; within `adding`.
 
@@ -194,6 +200,8 @@ class Store:
             The archive, however it is compressed.
         below : sequence of str
             Diff IDs of the layers below, lowest first; unpacked already.
+        ground : sequence of str
+            Directories that all layers lie on: ``/``, for an image over this machine's own files.
         expected : str
             Its diff ID, if known.
         bounds : Bounds
@@ -210,7 +218,7 @@ class Store:
             If it is damaged, hostile or not the one expected; nothing is added.
         """
         stream = LayerStream(raw)
-        stack = Stack([self.layer_directory(chain) for chain in reversed(chain_ids(below))])
+        stack = Stack([*(self.layer_directory(chain) for chain in reversed(chain_ids(below))), *ground])
         with self.scratch() as scratch:
             made = os.path.join(scratch, "layer")
             os.makedirs(os.path.join(made, "diff"), mode=0o755)
@@ -228,7 +236,9 @@ class Store:
 
     # ---- images ----
 
-    def register(self, manifest: dict[str, Any], manifest_digest: str, names: Iterable[Reference] = ()) -> Image:
+    def register(
+        self, manifest: dict[str, Any], manifest_digest: str, names: Iterable[Reference] = (), *, base: str = ""
+    ) -> Image:
         """Make an image of parts that are all here, and name it; within `adding`.
 
         Raises
@@ -251,7 +261,7 @@ class Store:
         for layer, chain in zip(layers, chain_ids(diff_ids), strict=True):
             if not self.has_layer(chain) or not self.has_blob(layer["digest"]):
                 raise ImageError(f"{config_digest}: layer {layer['diff_id']} is not in the store")
-        record = {"manifest": manifest_digest, "layers": layers, "added": time.time()}
+        record = {"manifest": manifest_digest, "layers": layers, "added": time.time(), "base": base}
         with self.changing():
             path = self.path("images", hex_of(config_digest))
             if not os.path.exists(path):
@@ -273,7 +283,10 @@ class Store:
         except FileNotFoundError:
             raise ImageError(f"No such image: {image_id}") from None
         layers = tuple(Layer(**layer) for layer in record["layers"])
-        return Image(id=image_id, manifest=record["manifest"], layers=layers, config=self.read_document(image_id))
+        config = self.read_document(image_id)
+        return Image(
+            id=image_id, manifest=record["manifest"], layers=layers, config=config, base=record.get("base", "")
+        )
 
     def record_path(self, image_id: str) -> str:
         """Return the file whose shared lock keeps an image from being removed."""

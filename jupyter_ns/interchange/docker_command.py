@@ -212,6 +212,7 @@ _OPTIONS: tuple[Callable[[ContainerSpec], Words], ...] = (
 )
 _NOTES: tuple[tuple[Callable[[ContainerSpec], bool], str], ...] = (
     (lambda s: has_limits(s.limits), "--net-rate, --net-delay, --net-loss: Docker has none; tc(8) on its veth does it"),
+    (lambda s: bool(s.limits.hugetlb), "--hugetlb: Docker has none"),
     (lambda s: not s.image, f"{IMAGE} stands for an image: this machine's own files are none of Docker's"),
     (lambda s: s.python, "a cell of Python has no program; Docker would need one"),
     (lambda s: bool(s.time_offset_seconds), "--time-offset: Docker makes no time namespaces"),

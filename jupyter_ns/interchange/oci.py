@@ -109,7 +109,7 @@ def _process(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs, argv: tu
     held = names if not inputs.uid else []  # another user has none after execve(2), capabilities(7)
     process: dict[str, Any] = {
         "terminal": False,
-        "user": {"uid": inputs.uid, "gid": inputs.gid, "additionalGids": list(inputs.groups), "umask": 0o022},
+        "user": {"uid": inputs.uid, "gid": inputs.gid, "additionalGids": list(inputs.all_groups), "umask": 0o022},
         "args": list(argv),
         "env": list(inputs.environment),
         "cwd": spec.workdir or "/",
@@ -235,6 +235,8 @@ def _resources(spec: ContainerSpec, inputs: PlanInputs) -> dict[str, Any]:
         "blockIO": {"weight": limits.blkio_weight, **_rates(limits)},
     }
     found: dict[str, Any] = {"devices": [{"allow": True, "access": "rwm"}] if spec.privileged else rules}
+    if limits.hugetlb:
+        found["hugepageLimits"] = [{"pageSize": size, "limit": limit} for size, limit in limits.hugetlb]
     for controller, values in table.items():
         given = {k: v for k, v in values.items() if v is not None}
         if given:

@@ -69,6 +69,9 @@ class PlanInputs:
         What it has on networks, where that is known; no step depends on it.
     lower : tuple of str
         The directories of an image's layers, topmost first; empty for the host's own files.
+    above : dict of str to tuple of str
+        For an image over the host's own files: an overlay's path, and the layers' directories that lie on the host's
+        there, topmost first.
     """
 
     container_id: str
@@ -86,8 +89,19 @@ class PlanInputs:
     bare: bool = False
     devices: tuple[DeviceNode, ...] = ()
     lower: tuple[str, ...] = ()
+    above: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lacking: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+
+    @property
+    def all_groups(self) -> tuple[int, ...]:
+        """The supplementary groups to be set: the payload's own first, as Docker has it; none for root alone.
+
+        A program that sets its group ID would otherwise leave its user's (CVE-2022-36109).
+        """
+        if not (self.uid or self.gid or self.groups):
+            return ()
+        return tuple(dict.fromkeys((self.gid, *self.groups)))
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -367,7 +381,7 @@ class _Build:
         if self.inputs.lower:
             return self._free_staging([*needed, *self.inputs.lower])
         pieces = {e.path for e in self.facts.root_entries}
-        needed += [*self.inputs.exposed, self.spec.workdir]
+        needed += [*self.inputs.exposed, self.spec.workdir, *self.inputs.above.get("/", ())]
         needed += [s.path for s in self.facts.submounts if s.path not in pieces]
         return self._free_staging(needed)
 
@@ -385,7 +399,30 @@ class _Build:
         if self.remapped:
             lower = f"{self.staging}/l{index}"
             yield from self._mapped(path, lower)
-        yield from self._overlay_of(index, f"{above}{lower}", target, why)
+        layers = self.inputs.above.get(path, ())
+        if layers:
+            # The store is inside the host's files: overlayfs refuses a layer that is inside another (ELOOP), but takes
+            # what another overlay shows.
+            empty, shown = f"{self.staging}/e{index}", f"{self.staging}/h{index}"
+            yield Step(Op.MKDIR, (empty, 0o755))
+            yield Step(Op.MKDIR, (shown, 0o755))
+            data = f"lowerdir={empty}:{lower}"
+            yield Step(
+                Op.MOUNT, ("overlay", shown, "overlay", RDONLY | NODEV, data), why="what the image's layers lie on"
+            )
+            lower = shown
+        names = [f"{self.staging}/i{index}.{number}" for number in range(len(layers))]
+        for directory, name in zip(layers, names, strict=True):
+            yield from self._layer(directory, name)
+        yield from self._overlay_of(index, above + ":".join([*names, lower]), target, why)
+
+    def _layer(self, directory: str, name: str) -> Iterator[Step]:
+        """Give a layer a short name: mount(2) takes one page of options, which full paths of 40 layers would fill."""
+        if self.remapped:
+            yield from self._mapped(directory, name)
+        else:
+            option = f"--image {self.spec.image}"
+            yield Step(Op.SYMLINK, (directory, name), why="a short name for a layer", option=option)
 
     def _mapped(self, path: str, place: str) -> Iterator[Step]:
         yield Step(Op.MKDIR, (place, 0o755))
@@ -431,7 +468,7 @@ class _Build:
         return ("/etc/hostname", "/etc/hosts", *(["/etc/resolv.conf"] if self._own_resolv else []))
 
     def _image_root(self) -> Iterator[Step]:
-        s, option = self.staging, f"--image {self.spec.image}"
+        s = self.staging
         if self.facts.rootless and not self.facts.id_ranges:
             self.weakened.append(
                 "every file of the image is root's: only one user ID is mapped (newuidmap, /etc/subuid)"
@@ -439,13 +476,9 @@ class _Build:
         yield from self._etc_layer()
         for directory in ("dev", "proc", "sys"):
             yield Step(Op.MKDIR, (f"{s}/etc-layer/{directory}", 0o755), why="mounted on, whatever the image has")
-        # mount(2) takes one page of options, which the full paths of 40 layers would fill.
         names = [f"{s}/i{number}" for number in range(len(self.inputs.lower))]
         for directory, name in zip(self.inputs.lower, names, strict=True):
-            if self.remapped:
-                yield from self._mapped(directory, name)
-            else:
-                yield Step(Op.SYMLINK, (directory, name), why="a short name for a layer", option=option)
+            yield from self._layer(directory, name)
         lower = ":".join([f"{s}/etc-layer", *names])
         yield from self._overlay_of(0, lower, f"{s}/root", "the image's layers, copy-on-write")
 

@@ -79,9 +79,8 @@ def _privileges(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> It
         # Before the capabilities go: without no_new_privs the call needs CAP_SYS_ADMIN.
         yield Step(Op.SECCOMP, (inputs.seccomp,), why="Docker's default profile")
     yield Step(Op.BOUNDING, (inputs.capabilities, facts.last_cap), why="what no execve can bring back")
-    if inputs.uid or inputs.gid or inputs.groups:
-        # With its own group among them, as Docker has it: a set-group-ID program would else leave it (CVE-2022-36109).
-        yield Step(Op.SETGROUPS, (tuple(dict.fromkeys((inputs.gid, *inputs.groups))),), option="--user")
+    if inputs.all_groups:
+        yield Step(Op.SETGROUPS, (inputs.all_groups,), option="--user")
         yield Step(Op.SETRESGID, (inputs.gid,), option="--user")
         yield Step(Op.SETRESUID, (inputs.uid,), option="--user")
     if not inputs.uid:

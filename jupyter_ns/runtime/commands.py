@@ -366,7 +366,7 @@ def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "spec": record.spec.to_dict(),
         "request": record.request,
         "image": record.request.get("image", {}).get("id", ""),
-        "upper": f"/proc/{os.getpid()}/fd/{process.layer_fd}/u0",
+        "uppers": {path: f"/proc/{os.getpid()}/fd/{process.layer_fd}/{name}" for name, path in process.layers()},
         "first_ids": recipe.facts.private_ids[:2] if recipe.remapped else (0, 0),
     }
 

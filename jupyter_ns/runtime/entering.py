@@ -123,7 +123,7 @@ def _made_again(engine: Engine, record: Record, inputs: PlanInputs) -> tuple[Sup
         plan = restart_plan(spec, facts, replace(inputs, cgroup_join=join))
         uid = inputs.uid + (facts.private_ids[0] if before.recipe.remapped else 0)
         recipe = entering_recipe(spec, plan, inputs.exposed, facts, uid)
-        recipe = replace(recipe, lower=before.recipe.lower, held=before.recipe.held)
+        recipe = replace(recipe, lower=before.recipe.lower, above=before.recipe.above, held=before.recipe.held)
         ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
     except BaseException:
         cgroup.remove()

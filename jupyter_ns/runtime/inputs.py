@@ -40,12 +40,15 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
     UnsupportedError
         If seccomp filters are wanted but not to be had.
     """
-    lower = tuple(request.get("image", {}).get("lower", ()))
+    image = request.get("image", {})
+    layers = tuple(image.get("lower", ()))
+    lower = () if image.get("base") else layers
     uid, gid, groups, home = resolve_user(spec) if not lower else _image_user(spec, lower)
     mask = capabilities.resolve(spec.cap_add, spec.cap_drop, privileged=spec.privileged, last_cap=facts.last_cap)
     lacking: tuple[str, ...] = ()
     if spec.userns != "private":  # whoever enters a new user namespace has all of them there
         mask, lacking = capabilities.bounded(mask, facts.capabilities, spec.cap_add)
+    exposed = () if lower else exposed_directories([*request.get("exposed", ()), spec.workdir])
     return PlanInputs(
         container_id=container,
         environment=_environment(container, spec, request.get("environ", {}), home),
@@ -53,7 +56,7 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         gid=gid,
         groups=groups,
         source_is_dir=_sources(spec),
-        exposed=() if lower else exposed_directories([*request.get("exposed", ()), spec.workdir]),
+        exposed=exposed,
         rlimits=_rlimits(spec, facts),
         seccomp=_filter(spec, facts, mask),
         capabilities=mask,
@@ -62,7 +65,18 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         bare=bool(request.get("bare")),
         devices=device_nodes(spec),
         lower=lower,
+        above=_above(layers, facts, exposed) if image.get("base") else {},
     )
+
+
+def _above(layers: tuple[str, ...], facts: HostFacts, exposed: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Find what an image's layers hold of each of the host's file systems that a container has an overlay of."""
+    overlays = [submount.path for submount in facts.submounts if submount.how == "overlay"]
+    found = {}
+    for path in ("/", *overlays, *exposed):
+        directories = [os.path.join(layer, path.lstrip("/")) for layer in layers]
+        found[path] = tuple(d for d in directories if os.path.isdir(d) and not os.path.islink(d))
+    return found
 
 
 def limits_of(spec: ContainerSpec, facts: HostFacts) -> Limits:

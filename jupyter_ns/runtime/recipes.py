@@ -49,6 +49,8 @@ class Recipe:
         The payload's user ID, as the engine counts.
     lower : tuple of str
         As in `PlanInputs`.
+    above : tuple of str
+        The layers of an image over the host's own files, topmost first.
     held : tuple of str
         The files whose shared locks keep the image and the volumes from being removed.
     once : bool
@@ -64,6 +66,7 @@ class Recipe:
     facts: HostFacts
     uid: int
     lower: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     once: bool = False
 
@@ -147,6 +150,7 @@ class Recipes:
                 facts,
                 inputs.uid,
                 lower=inputs.lower,
+                above=inputs.above.get("/", ()),
                 held=tuple(request.get("held", ())),
                 once="anonymous" in request,
             )

@@ -641,11 +641,12 @@ class Supervised:
         """Bring out what was written below the working directory; return what could not be."""
         if self.layer_fd < 0 or not self.spec.workdir:
             return []
-        covering = [layer for layer in self._layers() if is_below(self.spec.workdir, layer.path)]
+        covering = [layer for layer in self.layers() if is_below(self.spec.workdir, layer.path)]
         layer = max(covering, key=lambda one: len(one.path))
         return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir, self._made)
 
-    def _layers(self) -> list[Layer]:
+    def layers(self) -> list[Layer]:
+        """List the upper directories, and the paths of the overlays that they belong to."""
         layers = [Layer("u0", "/")]
         if self.recipe.lower:
             return layers
@@ -664,12 +665,17 @@ class Supervised:
 
             own = frozenset(m.destination for m in self.spec.mounts)
             stack = Stack(self.recipe.lower)
-            return collect_changes(self.layer_fd, self._layers(), own=own, first_ids=first_ids, below=stack)
+            return collect_changes(self.layer_fd, self.layers(), own=own, first_ids=first_ids, below=stack)
         entries = self.recipe.facts.root_entries
         # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
         own = self._made | {m.destination for m in self.spec.mounts}
         standing = frozenset(e.path for e in entries)
-        return collect_changes(self.layer_fd, self._layers(), own=own, standing=standing, first_ids=first_ids)
+        about: dict[str, Any] = {"own": own, "standing": standing, "first_ids": first_ids}
+        if self.recipe.above:
+            from ..images.merged import Stack
+
+            about["below"] = Stack([*self.recipe.above, "/"])
+        return collect_changes(self.layer_fd, self.layers(), **about)
 
     @property
     def _made(self) -> frozenset[str]:

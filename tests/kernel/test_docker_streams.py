@@ -176,6 +176,22 @@ def test_volumes_from(docker: Docker, tmp_path: Path) -> None:
     docker("volume rm shared")
 
 
+def test_volumes_are_named_and_go_with_rm_v(docker: Docker) -> None:
+    before = docker("volume ls -q")
+    docker("run --name data -v shared:/shared:ro -v /own host true")
+    found = json.loads(docker("inspect data"))[0]
+    mounts = {mount["Destination"]: mount for mount in found["Mounts"]}
+    assert (mounts["/shared"]["Type"], mounts["/shared"]["Name"], mounts["/shared"]["RW"]) == (
+        "volume",
+        "shared",
+        False,
+    )
+    assert "shared:/shared:ro" in found["HostConfig"]["Binds"] and mounts["/own"]["Type"] == "volume"
+    docker("rm -v data")
+    assert docker("volume ls -q").split() == [*before.split(), "shared"]
+    docker("volume rm shared")
+
+
 def test_volumes_from_nobody(docker: Docker) -> None:
     with pytest.raises(UsageError, match="No such container: nobody"):
         docker("run --volumes-from nobody host true")
@@ -227,6 +243,27 @@ def test_what_it_shows_is_text_in_its_logs(cells: Docker, capsys: pytest.Capture
     assert "<IPython.core.display.HTML object>\nnobody can be asked" in logs
     assert "ZeroDivisionError: division by zero" in logs and "\x1b" not in logs
     cells.shell.run_cell("pass")
+    assert "y" not in cells.shell.user_ns
+
+
+def test_what_it_sends_by_itself_is_neither_shown_nor_asked(
+    cells: Docker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be below whichever cell runs, as if that had said it."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it was asked"))
+    forged = (
+        "from jupyter_ns.runtime.shell import CHANNEL\n"
+        "about = {'metadata': {}, 'transient': {}, 'update': False}\n"
+        "CHANNEL.send('display', {'data': {'text/plain': 'forged'}, **about})\n"
+        "CHANNEL.send('input', {'prompt': 'Password:', 'password': False})\n"
+        "from jupyter_ns import values\ndata, buffers = values.encode(['no map'], None)\n"
+        "CHANNEL.send('out', {'trusted': False}, [data, *buffers])"
+    )
+    cells("-d --name job --out y", forged + "\nz = 1\nraise SystemExit(3)", magic="container")
+    assert cells("wait job") == "3\n"
+    cells.shell.run_cell("pass")
+    captured = capsys.readouterr()
+    assert "forged" not in captured.out + captured.err
     assert "y" not in cells.shell.user_ns
 
 

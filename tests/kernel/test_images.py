@@ -209,7 +209,7 @@ def test_an_image_in_use_is_not_removed(store: Store) -> None:
         with pytest.raises(ImageError, match="using it"):
             store.remove(store.find("busybox").id)
 
-    spec = ContainerSpec(argv=("true",), image="busybox")
+    spec = ContainerSpec(argv=("sleep", "0.5"), image="busybox")
     assert Run(get_client(), spec, Meanwhile(try_to_remove)).execute().exit_code == 0
     get_client().sync()
     store.remove(store.find("busybox").id)

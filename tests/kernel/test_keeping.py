@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,8 @@ from jupyter_ns.frontend.docker import split_line
 from jupyter_ns.images import volumes
 from jupyter_ns.images.store import Store
 from jupyter_ns.lifecycle import ask
+from jupyter_ns.runner import Cell, Run, Sink
+from jupyter_ns.spec import ContainerSpec
 
 pytestmark = pytest.mark.needs("overlay", "root")
 
@@ -137,7 +141,6 @@ def test_bundles_and_command_lines(docker: Docker, tmp_path: Path) -> None:
         ("commit none x", "No such container"),
         ("export -o /dev/null none", "No such container"),
         ("docker-command none", "No such container"),
-        ("commit hosts x", "machine's own files"),
         ("export hosts -o /dev/null", "machine's own files"),
         ("run nowhere.invalid/x", "cannot be pulled"),
         ("inspect none", "No such object"),
@@ -162,3 +165,75 @@ def test_a_volume_belongs_to_its_container_as_long_as_it_is_there(docker: Docker
         docker("volume rm shared")
     docker("rm user")
     assert docker("volume rm shared") == "shared\n"
+
+
+# ---- images over this machine's own files ----
+
+
+def test_a_container_of_the_hosts_files_is_committed(docker: Docker) -> None:
+    store = Store()
+    script = "echo one > /srv/made; rm /etc/shells; mkdir -p /opt/d/e; chown 5:6 /opt/d; echo ready; sleep 1000"
+    docker(f"run -d --name web host sh -c '{script}'")
+    while "ready" not in docker("logs web"):
+        time.sleep(0.02)
+    before = docker("diff web")
+    assert {"D /etc/shells", "A /srv/made", "A /opt/d"} <= set(before.splitlines())
+    image = docker("commit -m lesson web mine:1").strip()
+    assert store.image(image).base == "host"
+    assert docker("run --rm mine:1 cat /srv/made") == "one\n"
+    assert docker("run --rm mine:1 sh -c 'test -e /etc/shells || stat -c %u:%g /opt/d; test -d /proc/self'") == "5:6\n"
+    assert Path("/etc/shells").exists() and not Path("/srv/made").exists()
+    # The host's files are seen below it as they are now; its own layer is told from theirs.
+    docker("run --name second mine:1 sh -c 'echo two >> /srv/made; rm -r /opt/d; touch /srv/more'")
+    assert docker("diff second").splitlines() == ["C /opt", "D /opt/d", "C /srv", "C /srv/made", "A /srv/more"]
+    docker("commit second mine:2")
+    assert len(store.find("mine:2").layers) == 2
+    assert (
+        docker("run --rm mine:2 sh -c 'cat /srv/made; test -e /opt/d || echo gone; pwd'")
+        == f"one\ntwo\ngone\n{os.getcwd()}\n"
+    )
+    history = docker("history mine:2")
+    assert "this machine's own files" in history.splitlines()[-1] and "lesson" in history
+    assert json.loads(docker("inspect mine:2"))[0]["Parent"] == "host"
+    drawn = docker("layers mine:1").split()
+    assert "/srv/made" in drawn and "/etc" not in drawn
+    assert docker("layers mine:1 /etc/shells") == ("/etc/shells: layer 1 hides it\n/etc/shells: this machine has it\n")
+
+
+def test_such_an_image_stays_here(docker: Docker, tmp_path: Path) -> None:
+    docker("run --name web host touch /srv/made")
+    docker("commit web mine")
+    for line in (f"save -o {tmp_path}/x.tar mine", "push localhost:1/mine"):
+        docker("tag mine localhost:1/mine")
+        with pytest.raises(ImageError, match="in none of its layers"):
+            docker(line)
+    assert os.listdir(tmp_path) == []
+    for line in (f"export -o {tmp_path}/x.tar web", f"export --bundle {tmp_path}/b of-mine"):
+        docker("run --rm=false --name of-mine mine true") if "of-mine" in line else None
+        with pytest.raises(UnsupportedError, match="this machine's own files"):
+            docker(line)
+
+
+@pytest.mark.parametrize("userns", ["", "--userns private"])
+def test_it_is_what_the_container_had_with_mounts_and_user_namespaces(
+    docker: Docker, tmp_path: Path, userns: str
+) -> None:
+    """What lies on a file system of its own, as the notebook's directory below /tmp does here, is in the layer too."""
+    place = tmp_path / "nb"
+    place.mkdir()
+    (place / "old").write_text("old")
+    docker(f"run --name web {userns} -w {place} host sh -c 'echo new > new; rm old; touch /srv/made'")
+    docker("commit web mine")
+    assert (
+        docker(f"run --rm {userns} -w {place} mine sh -c 'ls; cat new; stat -c %u new /srv/made'") == "new\nnew\n0\n0\n"
+    )
+    assert os.listdir(place) == ["old"]
+
+
+@pytest.mark.usefixtures("zygote")
+def test_a_python_cell_runs_in_it(docker: Docker) -> None:
+    docker("run --name web host sh -c 'echo 41 > /srv/number'")
+    docker("commit web mine")
+    spec = ContainerSpec(python=True, image="mine", workdir="/")
+    container = Run(get_client(), spec, Sink()).execute(cell=Cell(source="int(open('/srv/number').read()) + 1"))
+    assert container.value == 42

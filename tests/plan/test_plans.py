@@ -75,6 +75,11 @@ CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
         FACTS,
         replace(INPUTS, source_is_dir={"/srv/in": True}, workdir_exists=False, lower=("/mnt/l:2/diff", "/data/1/diff")),
     ),
+    "over-host": (
+        ContainerSpec(argv=("sh",), workdir="/root", image="mine"),
+        FACTS,
+        replace(INPUTS, above={"/": ("/data/2/diff", "/data/1/diff"), "/home": ("/data/1/diff/home",)}),
+    ),
     "shell": (SHELL, FACTS, INPUTS),
     "mounts": (
         ContainerSpec(argv=("sh",), workdir="/root", readonly=True, mounts=(VOLUME, SCRATCH)),

@@ -151,3 +151,27 @@ def test_tasks_over_the_limit_end_the_container_without_delegation() -> None:
     lines = evaluate(code, uid=USER, delegated=False)
     assert lines[-1].startswith("killed [")
     assert "--pids-limit" in lines[-1]
+
+
+AGAIN = """
+import time
+c = run("sh", "-c", "echo x >> /tmp/f; cat /tmp/f; exec sleep 100", detach=True)
+mounts = []
+for lines in (1, 3, 6):
+    while c.logs().count("x") < lines: time.sleep(0.02)
+    mounts.append(c.exec("sh", "-c", "wc -l < /proc/self/mountinfo; echo x > /dev/null && wc -l < /proc/keys").stdout)
+    if lines < 6: c.stop(timeout=0).start()
+print(len(set(mounts)), mounts[0].split()[1])
+c.remove(force=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "uid",
+    [
+        pytest.param(0, marks=pytest.mark.rung("root-v2")),
+        pytest.param(USER, marks=pytest.mark.rung("user-v2")),
+    ],
+)
+def test_started_again_it_has_what_it_wrote_and_no_mounts_more(uid: int) -> None:
+    assert evaluate(AGAIN, uid=uid) == ["1 0"]

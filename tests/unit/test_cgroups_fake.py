@@ -547,6 +547,19 @@ def test_disk_weights_have_the_scale_of_their_file(monkeypatch: pytest.MonkeyPat
     assert (setting.file, setting.value) == ("blkio.bfq.weight_device", "8:0 1000")
 
 
+def test_huge_pages_have_a_file_for_each_size() -> None:
+    names = frozenset({"hugetlb.2MB.max", "hugetlb.1GB.max", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.current"})
+    new, old = Limits(hugetlb=(("2MB", 1 << 26),)), Limits(hugetlb=(("1GB", 0),))
+    fields = changed(new, Limits())
+    (one,) = alike.hugetlb(new, Limits(), fields, names, "limit_in_bytes")
+    assert (one.controller, one.file, one.value) == ("hugetlb", "hugetlb.2MB.limit_in_bytes", "67108864")
+    both = alike.hugetlb(new, old, fields, names, "max")
+    assert [(s.file, s.value) for s in both] == [("hugetlb.1GB.max", "max"), ("hugetlb.2MB.max", "67108864")]
+    assert alike.hugetlb(new, old, frozenset(), names, "max") == []
+    with pytest.raises(UsageError, match="--hugetlb 64KB: expected one of 1GB, 2MB, which this host has"):
+        alike.hugetlb(Limits(hugetlb=(("64KB", 1),)), Limits(), fields, names, "max")
+
+
 # ---- whose limit ----
 
 

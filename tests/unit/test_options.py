@@ -234,6 +234,9 @@ def test_limits(line: str, expected: Limits) -> None:
         ("--cpuset-cpus 0-4", "expected CPUs among 0-3"),
         ("--cpuset-mems 1-0", "expected a list"),
         ("--pids-limit many", "expected an integer"),
+        ("--hugetlb 2MB", "expected PAGESIZE:SIZE"),
+        ("--hugetlb 100:1m", "expected a size of pages"),
+        ("--hugetlb 2MB:many", "--hugetlb"),
         ("--ulimit as=1", "expected a name among core"),
         ("--ulimit nofile=20:10", "expected a soft limit that is not above"),
         ("--ulimit nofile=-1:10", "expected a soft limit that is not above"),
@@ -413,6 +416,7 @@ def test_bad_environment_file(tmp_path: Path, content: bytes, words: str) -> Non
 @pytest.mark.parametrize(
     ("line", "field", "value"),
     [
+        ("--hugetlb 2m:64m --hugetlb 1GB:0", "limits", Limits(hugetlb=(("2MB", 64 << 20), ("1GB", 0)))),
         ("--ulimit nofile=10:20", "ulimits", (Ulimit(name="nofile", soft=10, hard=20),)),
         ("--ulimit core=-1 --ulimit cpu=+5", "ulimits", (NO_LIMIT, FIVE_SECONDS)),
         ("--ulimit nofile=10:-1", "ulimits", (Ulimit(name="nofile", soft=10, hard=-1),)),

@@ -98,7 +98,12 @@ def _wait(console: Console, given: Parsed) -> None:
 
 def _remove(console: Console, given: Parsed) -> None:
     force = bool(given.get("force"))
+    own = [ask("files", of=of)["request"].get("anonymous", []) for of in given.arguments if given.get("volumes")]
     each(console, given.arguments, lambda of: Request("remove", of=of, force=force))
+    if any(own):
+        from ...images.launch import remove_anonymous
+
+        remove_anonymous([name for names in own for name in names])
 
 
 def prune(console: Console) -> None:
@@ -202,7 +207,7 @@ ACTING = (
         least=1,
         flags=(
             Flag(flags=("-f", "--force"), help="Kill them if they run"),
-            Flag(flags=("-v", "--volumes"), help="Remove their anonymous volumes too (they have none)"),
+            Flag(flags=("-v", "--volumes"), help="Remove their volumes without a name too"),
             Flag(flags=("-l", "--link"), refuse="containers are not linked"),
         ),
     ),

@@ -209,7 +209,8 @@ def run_layers(console: Console, given: Parsed) -> None:
     for path in paths:
         for layer in origin(store, image, path):
             seen = "  (what is seen)" if layer.seen else ""
-            console.line(f"{path}: layer {layer.number} {layer.says} it{seen}")
+            where = f"layer {layer.number}" if layer.number else "this machine"
+            console.line(f"{path}: {where} {layer.says} it{seen}")
 
 
 def escape_lines(text: str) -> str:
@@ -227,7 +228,7 @@ def image_json(store: Store, image: Image) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": [f"{n.familiar}:{n.tag}" for n in names],
         "RepoDigests": sorted({f"{n.familiar}@{image.manifest}" for n in names}),
-        "Parent": "",
+        "Parent": image.base,
         "Comment": "",
         "Created": image.config.get("created", ""),
         "DockerVersion": "",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ImageError, UsageError
-from ...images.store import Store
+from ...images.store import Store, default_root
 from ...lifecycle import ask
 from ...spec import ContainerSpec, Mount
 from .console import Console
@@ -151,13 +152,21 @@ def _swap(spec: ContainerSpec) -> int:
     return limits.memory_swap_bytes or 2 * (limits.memory_bytes or 0)
 
 
+def _volume(mount: Mount) -> str:
+    """Return the name of the volume that a mount shows; empty for a directory of the user's."""
+    match = re.fullmatch(re.escape(f"{default_root()}/volumes/") + "([^/]+)/_data", mount.source)
+    return match[1] if match else ""
+
+
 def _bind(mount: Mount) -> str:
-    return f"{mount.source}:{mount.destination}" + (":ro" if mount.readonly else "")
+    return f"{_volume(mount) or mount.source}:{mount.destination}" + (":ro" if mount.readonly else "")
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
+    name = _volume(mount)
     return {
-        "Type": mount.type,
+        "Type": "volume" if name else mount.type,
+        **({"Name": name, "Driver": "local"} if name else {}),
         "Source": mount.source,
         "Destination": mount.destination,
         "Mode": "ro" if mount.readonly else "",

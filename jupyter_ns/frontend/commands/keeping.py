@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...container import Container
 from ...errors import UnsupportedError
 from ...images import elsewhere
-from ...images.commit import apply_changes, commit
+from ...images.commit import HOST_RUNTIME, apply_changes, commit
 from ...images.merged import Stack
 from ...images.pack import pack_stack
 from ...images.reference import parse_reference
@@ -60,12 +60,6 @@ def _standing_still(name: str, pause: bool) -> Iterator[dict[str, Any]]:
             "bring files out with cp"
         )
     data: dict[str, Any] = ask("files", of=name)
-    if not data["image"]:
-        raise UnsupportedError(
-            f"{name} has this machine's own files, and what it wrote is no layer without them: overlayfs takes no "
-            "layer inside another, as the store is inside these files. diff lists what it wrote, cp brings it out; "
-            "what is to be committed begins with an image: run … busybox"
-        )
     paused = pause and data["state"] == "running"
     if paused:
         ask("pause", of=name)
@@ -82,17 +76,17 @@ def run_commit(console: Console, given: Parsed) -> None:
     names = [parse_reference(text) for text in target]
     store = Store()
     with _standing_still(name, given.get("pause", True)) as data:
-        base = store.image(data["image"])
-        runtime = apply_changes(base.runtime, given.get("change", []))
+        base = store.image(data["image"]) if data["image"] else None
+        runtime = apply_changes(base.runtime if base else HOST_RUNTIME, given.get("change", []))
         image = commit(
             store,
             base,
-            data["upper"],
+            data["uppers"],
             names,
             runtime=runtime,
             author=given.get("author", ""),
             message=given.get("message", ""),
-            created_by=shlex.join(ContainerSpec.from_dict(data["spec"]).argv),
+            created_by=shlex.join(ContainerSpec.from_dict(data["spec"]).argv) or "(a Python cell)",
             first_ids=tuple(data["first_ids"]),
         )
     console.line(image.id)
@@ -104,6 +98,11 @@ def run_export(console: Console, given: Parsed) -> None:
     bundle = given.get("bundle", "")
     if bundle:
         subject = _subject(console, name)
+        if subject.inputs.above:
+            raise UnsupportedError(
+                f"export --bundle: the image of {name} lies on this machine's own files; a bundle is made of an image "
+                "(busybox), or of these files alone (host)"
+            )
         directory = os.path.expanduser(bundle)
         notes = write_bundle(directory, subject.spec, client_of(name).facts, subject.inputs, name=subject.name)
         for note in notes:
@@ -111,12 +110,17 @@ def run_export(console: Console, given: Parsed) -> None:
         console.line(f"crun run --bundle {shlex.quote(os.path.abspath(directory))} {subject.name}")
         return
     with _standing_still(name, True) as data, output(console, given.get("output", ""), "export") as out:
+        if not data["request"].get("image", {}).get("lower") or data["request"]["image"].get("base"):
+            raise UnsupportedError(
+                f"export: {name} has this machine's own files, and all of them would be in the archive; commit keeps "
+                "what it changed, and cp brings files out"
+            )
         first_ids = data["first_ids"]
         if any(first_ids):
             raise UnsupportedError(
                 "export: the owners of its files are mapped (--userns private); commit it, then save"
             )
-        pack_stack(Stack([data["upper"], *data["request"]["image"]["lower"]]), out)
+        pack_stack(Stack([data["uppers"]["/"], *data["request"]["image"]["lower"]]), out)
 
 
 def run_docker_command(console: Console, given: Parsed) -> None:
