@@ -214,9 +214,9 @@ def registry_start(registry: Registry, request: str, record: Record) -> Any:
 def _stdin(registry: Registry, _request: str, of: str, data: bytes) -> Any:
     """Give a detached container something to read; its standard input stays open."""
     process = _running(registry, of, "attach").process
-    if process.ends.stdin < 0 or process.stdin_eof:
+    if not process.streams.takes_input:
         raise UsageError(f"attach {of}: its standard input is closed; `run -d -i` leaves it open")
-    process.feed_stdin(data)
+    process.streams.feed_stdin(data)
     return True
 
 

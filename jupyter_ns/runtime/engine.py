@@ -43,7 +43,8 @@ from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
 from .registry import Life, Record, Registry
 from .setup import Mounts, look_again, prepare_host
-from .supervised import Supervised, make_pipes
+from .streams import make_pipes
+from .supervised import Supervised
 from .switchboard.manager import Networks
 from .zygote_client import ZygoteClient
 
@@ -97,8 +98,8 @@ class Engine:
         self._commands: dict[int, Callable[[str, Any], None]] = {
             Kind.HELLO: self._on_hello,
             Kind.RUN: self._on_run,
-            Kind.STDIN: lambda cid, data: self._with(cid, lambda c: c.feed_stdin(data)),
-            Kind.CHANNEL_IN: lambda cid, data: self._with(cid, lambda c: c.feed_channel(data)),
+            Kind.STDIN: lambda cid, data: self._with(cid, lambda c: c.streams.feed_stdin(data)),
+            Kind.CHANNEL_IN: lambda cid, data: self._with(cid, lambda c: c.streams.feed_channel(data)),
             Kind.SIGNAL: self._on_signal,
             Kind.KILL: lambda cid, reason: self._with(cid, lambda c: c.kill(str(reason))),
             Kind.FORKED: lambda cid, code: self._with(cid, lambda c: c.on_forked_exit(int(code))),

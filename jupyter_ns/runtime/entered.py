@@ -71,9 +71,10 @@ class Entered(Supervised):
         if isinstance(self.failure, SetupError) and self.failure.errno == errno.ESRCH:
             self.failure = UsageError(_JUST_ENDED)
 
-    def _pass_on(self, number: int, data: bytes) -> None:
+    def pass_on(self, number: int, data: bytes) -> None:
+        """Take what the process wrote."""
         if self.collected is None:
-            Supervised._pass_on(self, number, data)
+            Supervised.pass_on(self, number, data)
         elif len(self.collected) < CHUNK:
             self.collected += data
 

@@ -15,7 +15,8 @@ from ..spec import ContainerSpec
 from .entered import Entered
 from .inputs import resolve_inputs
 from .recipes import Recipe, entering_recipe
-from .supervised import KEPT, Supervised, make_pipes
+from .streams import make_pipes
+from .supervised import KEPT, Supervised
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -106,7 +107,7 @@ def start_again(engine: Engine, record: Record) -> None:
         child["target"] = os.dup(before.ground_fd if before.ground_fd >= 0 else before.mount_namespace_fd)
     engine.spawn(made, child)
     if not spec.stdin_open:
-        made.feed_stdin(None)
+        made.streams.feed_stdin(None)
     for kept in KEPT:  # until it has its own, and where it cannot be started
         setattr(made, kept, getattr(before, kept))
         setattr(before, kept, -1)

@@ -285,6 +285,7 @@ class Registry:
         self._names.pop(record.name, None)
         self.event(record, "destroy")
         self._answer(record, "removed")
+        record.process.record = None  # the engine collects no cycles
 
     def _answer(self, record: Record, what: str, error: Exception | None = None) -> None:
         rest: list[tuple[str, str]] = []

@@ -10,11 +10,8 @@ import contextlib
 import errno
 import fcntl
 import os
-import select
 import signal
-import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +27,8 @@ from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
 from .keep import keep
-from .protocol import CHUNK, Kind, Outgoing
-from .terminal import END_OF_TRANSMISSION, open_terminal
+from .protocol import Kind
+from .streams import Ends, Streams
 
 if TYPE_CHECKING:
     from ..cgroups import Cgroup, ProcSampler, Sampler
@@ -41,65 +38,12 @@ if TYPE_CHECKING:
     from .switchboard.attachment import Attachment
 
 IDLE_INTERVALS = 8
-PIECES = 8
-"""Reads of a channel whose writer is gone: all that a socket may hold."""
 PROCESSES = SAMPLE_FIELDS.index("pids")
 KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
 """Descriptors that hold what a container wrote, also after its end."""
 
 
-@dataclass(slots=True)
-class Ends:
-    """The engine's ends of a container's pipes; -1 where closed."""
-
-    stdin: int = -1
-    stdout: int = -1
-    stderr: int = -1
-    report: int = -1
-    go: int = -1
-    channel: socket.socket | None = None
-
-    def close(self) -> None:
-        """Close whatever is still open."""
-        for name in ("stdin", "stdout", "stderr", "report", "go"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                os.close(fd)
-                setattr(self, name, -1)
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
-
-
-def make_pipes(python: bool, uid: int, *, tty: bool = False) -> tuple[Ends, dict[str, int]]:
-    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names.
-
-    The streams belong to user `uid`, so that the payload may open them again as /dev/stdout.
-    """
-    if tty:
-        to_stdin, from_stdout, from_stderr, stdin, stdout, stderr = open_terminal()
-    else:
-        stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
-        from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
-        from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
-    from_report, report = os.pipe2(os.O_CLOEXEC)
-    go, to_go = os.pipe2(os.O_CLOEXEC)
-    ends = Ends(to_stdin, from_stdout, from_stderr, from_report, to_go)
-    child = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "report": report, "go": go}
-    if python:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        ends.channel = ours
-        child["channel"] = theirs.detach()
-    for fd in (to_stdin, from_stdout, from_stderr):
-        if fd >= 0:
-            os.set_blocking(fd, False)
-        if fd >= 0 and uid and not tty:
-            os.fchown(fd, uid, -1)
-    return ends, child
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Supervised:
     """A container and everything the engine holds for it."""
 
@@ -108,6 +52,7 @@ class Supervised:
     recipe: Recipe
     ends: Ends
     cgroup: Cgroup
+    streams: Streams = field(init=False)
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
     record: Record | None = None
@@ -149,9 +94,6 @@ class Supervised:
     base_levels: list[Level] = field(default_factory=list)
     entered: dict[bytes, Recipe] = field(default_factory=dict)
     """How processes entered it, by what was asked for."""
-    to_stdin: Outgoing = field(default_factory=Outgoing)
-    stdin_eof: bool = False
-    to_channel: Outgoing = field(default_factory=Outgoing)
     failure: Exception | None = None
     forked_code: int | None = None
     said_code: int | None = None
@@ -162,6 +104,7 @@ class Supervised:
 
     def __post_init__(self) -> None:
         self.container_id = self.id
+        self.streams = Streams(self.engine, self.ends, self)
 
     @property
     def spec(self) -> ContainerSpec:
@@ -224,7 +167,7 @@ class Supervised:
         # While a cell runs, it may write there what it likes.
         forged = self.recipe.in_zygote and bool(self.timings) and report is not None and report.phase != core.DONE
         if report is None or forged:
-            self.close_fd("report")
+            self.streams.close_one("report")
             if self.state == "running" and self.failure is None and not self.exec_errno:
                 self.engine.registry.executed(self)
         elif report.phase == core.DONE:
@@ -332,11 +275,7 @@ class Supervised:
         if self.base_sample is None and self.sampler is not None:
             self.base_sample = self._take_sample()  # it has used next to nothing by now
         self.engine.tell_started(self)
-        self.engine.watch(self.ends.stdout, lambda: self._read_stream("stdout", 1))
-        if self.ends.stderr >= 0:  # a terminal has one output
-            self.engine.watch(self.ends.stderr, lambda: self._read_stream("stderr", 2))
-        if self.ends.channel is not None:
-            self.engine.watch(self.ends.channel.fileno(), self._read_channel)
+        self.streams.watch()
         if self.spec.timeout_seconds is not None:
             self.deadline = self.started + self.spec.timeout_seconds
         self.sample_soon()
@@ -344,103 +283,22 @@ class Supervised:
 
     # ---- running ----
 
-    def _read_stream(self, name: str, number: int) -> None:
-        fd = getattr(self.ends, name)
-        if fd < 0 or self._must_wait(fd, lambda: self._read_stream(name, number)):
-            return
-        try:
-            data = os.read(fd, CHUNK)
-        except BlockingIOError:
-            return
-        except OSError as e:
-            if e.errno != errno.EIO or not self.spec.tty:
-                raise
-            data = b""  # nobody has the terminal open any more
-        if not data:
-            self.close_fd(name)
-            return
-        self._pass_on(number, data)
-
-    def _pass_on(self, number: int, data: bytes) -> None:
+    def pass_on(self, number: int, data: bytes) -> None:
+        """Take what the payload wrote to stdout (1) or stderr (2)."""
         if self.record is not None:
             self.engine.registry.output(self.record, number, data)
         if self.attached and not self.detached:
             self.engine.tell(Kind.STREAM, self.id, [number, data])
 
     @property
+    def followed(self) -> bool:
+        """Whether somebody at the kernel reads its output."""
+        return bool(self.record.followers) if self.record is not None and self.detached else self.attached
+
+    @property
     def detached(self) -> bool:
         """Whether it goes on when its program has been started and the kernel looks away."""
         return self.record is not None and self.record.life.detach
-
-    def _must_wait(self, fd: int, handler: Callable[[], None]) -> bool:
-        """Whether somebody at the kernel reads this output, and is behind."""
-        followed = bool(self.record.followers) if self.record is not None and self.detached else self.attached
-        return followed and self.engine.hold_back(fd, handler)
-
-    def _read_channel(self) -> None:
-        # What was written to the streams before this message must be shown before it.
-        for name, number in (("stdout", 1), ("stderr", 2)):
-            self._read_stream(name, number)
-        channel = self.ends.channel
-        if channel is None or self.engine.hold_back(channel.fileno(), self._read_channel):
-            return
-        try:
-            data = channel.recv(CHUNK)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        if data:
-            self.engine.tell(Kind.CHANNEL_OUT, self.id, data)
-        else:
-            self.close_channel()
-
-    def feed_stdin(self, data: bytes | None) -> None:
-        """Queue bytes for standard input; None is its end."""
-        if data is None:
-            self.stdin_eof = True
-        elif self.ends.stdin >= 0:
-            self.to_stdin.put(data)
-        self.flush_stdin()
-
-    def flush_stdin(self) -> None:
-        """Write what the pipe takes."""
-        fd = self.ends.stdin
-        if fd < 0:
-            return
-        try:
-            while self.to_stdin.size:
-                self.to_stdin.advance(os.write(fd, self.to_stdin.head()))
-        except BlockingIOError:
-            pass
-        except BrokenPipeError:  # the program does not read it (any more)
-            self.to_stdin, self.stdin_eof = Outgoing(), True
-        if self.to_stdin.size:
-            self.engine.want_write(fd, self.flush_stdin, True)
-        elif self.stdin_eof and self.spec.tty:
-            self.to_stdin.put(END_OF_TRANSMISSION)  # closing would hang up the terminal
-            self.stdin_eof = False
-            self.flush_stdin()
-        elif self.stdin_eof:
-            self.close_fd("stdin")
-        else:
-            self.engine.want_write(fd, self.flush_stdin, False)
-
-    def feed_channel(self, data: bytes) -> None:
-        """Queue bytes for the cell."""
-        self.to_channel.put(data)
-        self.flush_channel()
-
-    def flush_channel(self) -> None:
-        """Send what the cell's socket takes."""
-        channel = self.ends.channel
-        if channel is None:
-            return
-        try:
-            empty = self.to_channel.flush(channel)
-        except (BrokenPipeError, ConnectionResetError):
-            self.to_channel, empty = Outgoing(), True
-        self.engine.want_write(channel.fileno(), self.flush_channel, not empty)
 
     def interrupt(self) -> None:
         """Deliver SIGINT as a terminal would: to every process of the container.
@@ -557,20 +415,13 @@ class Supervised:
 
         Where anything else runs in the container, its end is waited for.
         """
-        self.close_fd("report")
+        self.streams.close_one("report")
         if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
             return
         self.send_signal(signal.SIGKILL)  # who says so ends
         self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
         self.engine.leave(1)
-        for _ in range(PIECES):
-            if self.ends.channel is None or not is_readable(self.ends.channel):
-                break
-            self._read_channel()
-        for name, number in (("stdout", 1), ("stderr", 2)):
-            self._read_stream(name, number)
-            self.close_fd(name)
-        self.close_channel()
+        self.streams.drain()
 
     def take_last_reports(self) -> None:
         """Read what the child said before it ended; one that ended before its payload began has failed."""
@@ -587,9 +438,7 @@ class Supervised:
     @property
     def drained(self) -> bool:
         """Whether everything the container wrote has been read; one that could not be built wrote nothing."""
-        if self.failure is not None:
-            return True
-        return self.ends.stdout < 0 and self.ends.stderr < 0 and self.ends.channel is None
+        return self.failure is not None or self.streams.at_end
 
     def exit_code(self) -> int:
         """Return the exit code as Docker counts."""
@@ -693,21 +542,6 @@ class Supervised:
         state = os.fstatvfs(self.layer_fd)
         return (state.f_blocks - state.f_bfree) * state.f_frsize
 
-    def close_fd(self, name: str) -> None:
-        """Close one of our ends."""
-        fd = getattr(self.ends, name)
-        if fd >= 0:
-            self.engine.unwatch(fd)
-            os.close(fd)
-            setattr(self.ends, name, -1)
-
-    def close_channel(self) -> None:
-        """Close the cell's socket."""
-        if self.ends.channel is not None:
-            self.engine.unwatch(self.ends.channel.fileno())
-            self.ends.channel.close()
-            self.ends.channel = None
-
     def discard(self) -> None:
         """Take down a container in which nothing has run."""
         self.cgroup.kill()
@@ -734,9 +568,7 @@ class Supervised:
 
     def close_all(self, *, keep_files: bool = False) -> None:
         """Close every descriptor."""
-        for name in ("stdin", "stdout", "stderr", "report", "go"):
-            self.close_fd(name)
-        self.close_channel()
+        self.streams.close()
         for attribute in ("pidfd", "oom_fd", *(() if keep_files else KEPT)):
             fd = getattr(self, attribute)
             if fd >= 0:
@@ -759,13 +591,6 @@ def setup_error(plan: Plan, index: int, number: int) -> SetupError:
         option=step.option,
         cause=cause_of(step, number),
     )
-
-
-def is_readable(fd: int | socket.socket) -> bool:
-    """Whether reading a descriptor would not block."""
-    poll = select.poll()  # select(2) does without descriptors above 1023
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def defaults(pid: int, number: int) -> bool:

@@ -27,13 +27,15 @@ TIMES = int(os.environ.get("JUPYTER_NS_STRESS", "1"))
 
 
 def test_300_runs_leave_nothing_and_each_has_its_own_name() -> None:
-    """What is left, the fixture for every test here finds."""
+    """What is left, the fixture for every test here finds; in the engine's memory, a container's record is 18 KiB."""
+    for _ in range(350):  # until its list of events is full
+        run("true", workdir="/")
     resident = rss_kib(get_client().pid)
     for i in range(300 * TIMES):
         container = run("sh", "-c", "hostname; echo $PPID >&2; exit 3" if i % 2 else "hostname", workdir="/")
         assert container.stdout == container.id[:12] + "\n", i
         assert container.exit_code == (3 if i % 2 else 0), i
-    assert rss_kib(get_client().pid) - resident < 8192 + 8 * TIMES
+    assert rss_kib(get_client().pid) - resident < 2048
 
 
 def run_cell(source: str, **spec: Any) -> Container:
@@ -55,8 +57,8 @@ def test_100_cells_leave_nothing_in_engine_and_zygote() -> None:
     for i in range(100 * TIMES):
         assert run_cell(f"{i} + 1").value == i + 1
     assert (get_client().pid, zygote_pid()) == processes
-    for pid, before in zip(processes, resident, strict=True):
-        assert rss_kib(pid) - before < 8192 + 8 * TIMES
+    for pid, before, most in zip(processes, resident, (1024, 4096), strict=True):
+        assert rss_kib(pid) - before < most * TIMES
 
 
 @pytest.mark.usefixtures("zygote")
