@@ -25,7 +25,10 @@ def clean(text: object) -> str:
     >>> clean("a\x1b[31m\u202eb\udcff")
     'a\\x1b[31m\\u202eb\\udcff'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def escape(text: object) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import EngineClient, get_client
-from jupyter_ns.errors import ContainerExitError, UsageError
+from jupyter_ns.errors import ContainerExitError, SetupError, UsageError
 from jupyter_ns.lifecycle import Request, ask
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.runner import Run, Sink
@@ -271,6 +271,17 @@ def test_start_again_many_times_leaves_no_mounts(userns: str) -> None:
         assert container.exec("ls", "/scratch").stdout == "kept\n"
         assert container.exec("sh", "-c", "exec ls -l /dev/zero").stdout.startswith("crw-rw-rw-")
         assert len(set(container.logs().splitlines())) == 1
+
+
+def test_a_start_that_fails_is_answered_and_loses_nothing() -> None:
+    with ready("rmdir /srv; echo ready; exec sleep 100", workdir="/srv") as container:
+        container.stop(timeout=0)
+        for _ in range(2):
+            with pytest.raises(SetupError, match="/srv"):
+                container.start()
+            assert state(container.id) == "exited"
+            assert ["D", "/srv"] in ask("diff", of=container.id)["changes"]
+        assert directories(container) == []
 
 
 def test_a_new_start_trusts_nothing_in_dev() -> None:

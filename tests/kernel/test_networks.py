@@ -510,3 +510,49 @@ def test_what_was_sent_arrives_although_the_sender_has_ended(net: Callable[..., 
         code = "import socket\nsocket.create_connection(('sink', 7)).sendall(bytes(200_000))"
         run(sys.executable, "-c", code, network=lab, workdir="/", net_rate="2mbit")
         assert soon(lambda: sink.logs().split()[1:] == ["200000"])
+
+
+def test_a_switchboard_that_was_killed_is_replaced(net: Callable[..., str]) -> None:
+    lab = net("lab")
+    with there("sleep", "99", network=lab) as container:
+        os.kill(switchboard(), signal.SIGKILL)
+        assert soon(lambda: interfaces(container.pid) == ["lo"])  # the bridge has gone, and every cable to it
+        with server(network=lab, name="echo"):
+            assert call("echo", network=lab) == "HELLO"
+
+
+REFUSED = """
+import os, socket, sys
+from jupyter_ns import core
+from jupyter_ns.networks.data import Endpoint
+from jupyter_ns.runtime.switchboard.switch import CLONE_NEWNET, MessageError, Switch
+from jupyter_ns.spec import Limits
+
+def namespace():
+    core.unshare(CLONE_NEWNET)
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+
+def attach(fd, interface):
+    endpoint = Endpoint(
+        network="lab", network_id="a" * 64, bridge="br-a", bridge_address="10.9.0.1/24", interface=interface,
+        peer=f"veth{interface}", address="10.9.0.2/24", gateway="10.9.0.1", mac="02:42:0a:09:00:02",
+    )
+    switch.attach(endpoint, Limits(), fd)
+
+switch, fd = Switch(), namespace()
+attach(fd, "eth0")
+for interface in ("eth0", "eth1"):  # the name is taken; the second default route is refused
+    try:
+        attach(fd, interface)
+    except MessageError as e:
+        print(e.errno, e.text.partition("(")[0])
+core.setns(fd, CLONE_NEWNET)
+print([name for _, name in socket.if_nameindex()])
+"""
+
+
+@pytest.mark.needs("root")
+def test_what_the_kernel_refuses_is_named_and_nothing_of_it_stays() -> None:
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True)
+    exists = errno.EEXIST
+    assert done.stdout.splitlines() == [f"{exists} RTM_NEWLINK", f"{exists} RTM_NEWROUTE", "['lo', 'eth0']"]

@@ -101,6 +101,17 @@ def guest() -> EngineClient:
 
 
 @pytest.mark.usefixtures("guest")
+def test_networks_are_those_of_the_guest() -> None:
+    try:
+        c = run("cat", "/sys/class/net/eth0/address", "/etc/hosts", on="guest", network="bridge", net_rate="1mbit")
+    except UnsupportedError as e:
+        assert "networks need" in str(e) and "CONFIG_" in str(e)
+        return
+    assert c.stdout.startswith("02:42:ac:11:00:02\n127.0.0.1\tlocalhost\n")
+    assert {r.effective for r in c.limits if r.name == "net_rate_bps"} == {"125000"}
+
+
+@pytest.mark.usefixtures("guest")
 def test_another_kernel_with_real_namespaces_and_cgroups() -> None:
     c = run("sh", "-c", "uname -r; echo $$; cat /sys/fs/cgroup/memory.max", on="guest", memory="64m")
     release, pid, limit = c.stdout.split()
@@ -181,6 +192,7 @@ def test_every_byte_comes_back_as_it_was() -> None:
     [
         (["--on", "moon", "sh"], "--on 'moon': expected one of host, guest"),
         (["--on", "guest", "--network", "host", "sh"], "--network host: conflicts with --on guest"),
+        (["--on", "guest", "-p", "80", "sh"], "--publish: conflicts with --on guest"),
         (["--on", "guest", "--state", "fork"], "--state fork: conflicts with --on guest"),
     ],
 )

@@ -129,6 +129,8 @@ def run_docker_command(console: Console, given: Parsed) -> None:
     subject = _subject(console, name)
     command = docker_command(subject.spec, detach=subject.detached)
     console.line(command.line)
+    if subject.inputs.above:
+        console.error("# its image lies on this machine's own files: Docker has no such images\n")
     for note in command.notes:
         console.error(f"# {note}\n")
 

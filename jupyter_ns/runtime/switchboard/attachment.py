@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...cgroups.facts import merge
-from ...errors import SetupError
+from ...errors import EngineError, SetupError
 from ...networks.data import BRIDGE, Endpoint
 from ...spec import ContainerSpec, LimitRecord, Limits
 from .publish import Published
@@ -81,13 +81,35 @@ class Attachment:
         """
         if not self.begun:
             self.begun = True
-            self.networks.refresh([e.network for e in self.endpoints])
-            with self._namespace() as fd:
-                for endpoint in self.endpoints:
-                    self._ask("attach", endpoint, fds=[fd], limits=asdict(self.limits))
-            if self.ports:
-                self._publish()
+            try:
+                self._begin()
+            except FileNotFoundError:
+                pass  # it was killed while it was built: its end follows
+            except (EngineError, OSError) as e:
+                self._fail(e)
         return self.connected
+
+    def _begin(self) -> None:
+        self.networks.refresh([e.network for e in self.endpoints])
+        with self._namespace() as fd:
+            for endpoint in self.endpoints:
+                self._ask("attach", endpoint, fds=[fd], limits=asdict(self.limits))
+        if self.ports:
+            self._publish()
+
+    def _fail(self, error: EngineError | OSError) -> None:
+        container = self.container
+        assert container is not None
+        if isinstance(error, OSError):
+            error = SetupError(
+                step=len(container.plan.steps) - 1,
+                steps=len(container.plan.steps),
+                call=str(error.filename),
+                errno=error.errno or 0,
+                option=f"--network {self.spec.network}",
+            )
+        container.failure = container.failure or error
+        container.kill("killed")
 
     def _publish(self) -> None:
         self._publisher = self.endpoints[0].id
@@ -115,15 +137,7 @@ class Attachment:
         if container is None or container.state == "ended":
             return
         if error is not None:
-            steps = len(container.plan.steps)
-            container.failure = container.failure or SetupError(
-                step=steps - 1,
-                steps=steps,
-                call=str(error.filename),
-                errno=error.errno or 0,
-                option=f"--network {self.spec.network}",
-            )
-            container.kill("killed")
+            self._fail(error)
             return
         self.records += [LimitRecord(*r) for r in result or ()]
         if not self._unanswered:
@@ -167,13 +181,14 @@ class Attachment:
         text = self.networks.hosts_of(self)
         if layer_fd < 0 or text == self._hosts:
             return
-        fd = os.open(HOSTS, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer_fd)
-        try:
-            # In place, for it is bound as a file; first the text, so that a reader never sees it empty.
-            os.truncate(fd, os.write(fd, text.encode()))
-        finally:
-            os.close(fd)
-        self._hosts = text
+        with contextlib.suppress(OSError):  # ENOSPC, ENOMEM: its names stay as they were, and others are not held up
+            fd = os.open(HOSTS, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer_fd)
+            try:
+                # In place, for it is bound as a file; first the text, so that a reader never sees it empty.
+                os.truncate(fd, os.write(fd, text.encode()))
+            finally:
+                os.close(fd)
+            self._hosts = text
 
     def close(self) -> None:
         """Give everything back: addresses, ports, interfaces."""

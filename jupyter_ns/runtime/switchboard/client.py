@@ -94,7 +94,10 @@ class SwitchboardClient:
         return result
 
     def _on_answer(self) -> None:
-        data = self._sock.recv(MOST_BYTES)
+        try:
+            data = self._sock.recv(MOST_BYTES)
+        except ConnectionResetError:
+            data = b""
         if not data:
             self.close()
             return

@@ -153,8 +153,7 @@ class Networks:
                 "stop these containers, or disconnect them"
             )
         del self.networks[network.name], self.addresses[network.name]
-        if self._client is not None and self._client.alive:
-            self._client.request("forget", _ignore, network=network.id)
+        self._tell("forget", network=network.id)
         return network.name
 
     def on(self, name: str) -> list[Attachment]:
@@ -169,6 +168,12 @@ class Networks:
         if self._client is None or not self._client.alive:
             self._client = SwitchboardClient(self._engine)
         return self._client
+
+    def _tell(self, do: str, **arguments: Any) -> None:
+        """Ask the switchboard, if there is one, for something that nobody waits for."""
+        if self._client is not None and self._client.alive:
+            with contextlib.suppress(EngineError):  # it has just ended, and everything with it
+                self._client.request(do, lambda _result, _error: None, **arguments)
 
     def drop_idle(self) -> None:
         """End the switchboard if nobody is connected."""
@@ -286,8 +291,8 @@ class Networks:
     def leave(self, attachment: Attachment, endpoint: Endpoint) -> None:
         """Give back an endpoint of a container that has ended; its interface goes once what it sent has arrived."""
         self.give_back(attachment, endpoint)
-        if attachment.begun and self._client is not None and self._client.alive:
-            self._client.request("leave", _ignore, endpoint=asdict(endpoint))
+        if attachment.begun:
+            self._tell("leave", endpoint=asdict(endpoint))
 
     def unpublish(self, endpoint: str) -> None:
         """Give back the host's ports that are published for an endpoint."""
@@ -390,7 +395,3 @@ class Networks:
 
 def _new_id() -> str:
     return uuid.uuid4().hex + uuid.uuid4().hex
-
-
-def _ignore(_result: Any, _error: OSError | None) -> None:
-    """Nothing waits for this answer; what is left goes with the namespaces."""

@@ -135,7 +135,7 @@ class Switch:
         if key in self._leaving:  # its time is up, but after this: that takes ten times as long
             before, _ = self._leaving.pop(key)
             self._leaving = {(*key, before.peer): (before, 0.0)} | self._leaving
-        with self._inside(netns_fd) as inside:
+        with self._inside(netns_fd, endpoint.network_id) as inside:
             outside.send_all(wiring.pair_steps(endpoint, netns_fd))
             try:
                 index = socket.if_nametoindex(endpoint.interface)
@@ -182,7 +182,7 @@ class Switch:
     def limit(self, endpoint: Endpoint, limits: Limits, netns_fd: int) -> list[LimitRecord]:
         """Move the limits of an endpoint; return where they went."""
         outside = self.ensure(endpoint)
-        with self._inside(netns_fd) as inside:
+        with self._inside(netns_fd, endpoint.network_id) as inside:
             index = socket.if_nametoindex(endpoint.interface)
             self.enter(endpoint.network_id)
             peer = socket.if_nametoindex(endpoint.peer)
@@ -204,18 +204,20 @@ class Switch:
                 requested = getattr(limits, field)
                 if requested and field in told:
                     value, kind = told[field]
-                    records.append(LimitRecord(field, requested, f"{value:g}" if field == LIMITS[2] else f"{value:.0f}",
-                                               f"qdisc {kind} of {name} {where}"))  # fmt: skip
+                    effective = f"{value:g}" if isinstance(value, float) else str(value)
+                    records.append(LimitRecord(field, requested, effective, f"qdisc {kind} of {name} {where}"))
         return records
 
     @contextlib.contextmanager
-    def _inside(self, netns_fd: int) -> Iterator[Link]:
+    def _inside(self, netns_fd: int, network_id: str) -> Iterator[Link]:
+        """Be in a container's namespace, with a socket there; afterwards in the network's, to keep none but that."""
         core.setns(netns_fd, CLONE_NEWNET)
         link = Link()
         try:
             yield link
         finally:
             link.close()
+            self.enter(network_id)
 
     # ---- what this kernel has ----
 
