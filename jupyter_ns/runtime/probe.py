@@ -125,7 +125,8 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
     private = Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None))
     tmpfs = Step(Op.MOUNT, ("tmpfs", staging[0], "tmpfs", 0, None))
     base = [private, tmpfs]
-    overlay = _overlay_probe(base, staging[0], rootless)
+    layer = partial(_layer, staging[0], rootless)
+    overlay = partial(try_layers, base, layer)
     (overlay_error,) = overlay(["/"])
     entries: list[RootEntry] = []
     parts: list[Submount] = []
@@ -136,6 +137,8 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         overlay_error = ""
         full = {p.path for p in parts if os.path.isdir(p.path) and _holds_something(p.path)}
         staging = [d for d in staging if d not in full]
+    elif not overlay_error and any(m.path == "/" and m.fstype == "hostfs" for m in mounts):
+        overlay_error = _opening_fails(base, layer(0, "/"))
     pid_net = BY_NAME["pid"].flag | BY_NAME["network"].flag | NEWNS
     return HostFacts(
         kernel=os.uname().release,
@@ -188,16 +191,23 @@ def _namespaces() -> dict[str, str]:
     return results
 
 
-def _overlay_probe(base: list[Step], staging: str, rootless: bool) -> Overlay:
+def _layer(staging: str, rootless: bool, number: int, lower: str) -> list[Step]:
+    u, w, m = (f"{staging}/{letter}{number}" for letter in "uwm")
     extra = ",userxattr" if rootless else ""
+    data = f"lowerdir={escape_lower(lower)},upperdir={u},workdir={w}{extra}"
+    dirs = [Step(Op.MKDIR, (d, 0o755)) for d in (u, w, m)]
+    return [*dirs, Step(Op.MOUNT, ("overlay", m, "overlay", 0, data))]
 
-    def layer(number: int, lower: str) -> list[Step]:
-        u, w, m = (f"{staging}/{letter}{number}" for letter in "uwm")
-        data = f"lowerdir={escape_lower(lower)},upperdir={u},workdir={w}{extra}"
-        dirs = [Step(Op.MKDIR, (d, 0o755)) for d in (u, w, m)]
-        return [*dirs, Step(Op.MOUNT, ("overlay", m, "overlay", 0, data))]
 
-    return partial(try_layers, base, layer)
+def _opening_fails(base: list[Step], layer: Sequence[Step]) -> str:
+    """Return why no file can be opened in an overlay of ``/``; empty if one can.
+
+    The hostfs of Linux 5.10 looks for a file under a path of the overlay's, unless somebody has it open.
+    """
+    file = f"{layer[-1].args[1]}{os.path.dirname(core.__file__)}/core.h"
+    opens = Step(Op.SETNS_PATH, (file, 0), tolerate=errno.EINVAL)  # what was opened is no namespace
+    failed = attempt([*base, *layer, opens], NEWNS)
+    return f"nothing can be opened in an overlay of hostfs: {failed}" if failed else ""
 
 
 def submounts(mounts: Iterable[MountEntry], overlay: Overlay) -> Iterable[Submount]:

@@ -80,6 +80,19 @@ attempt("true", volume=["/usr:/u:ro"])
     assert read_only.startswith("0 exited")
 
 
+def test_it_is_refused_as_a_guests_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an overlay of this machine's files shows cannot be opened there."""
+    monkeypatch.setenv("JUPYTER_NS_UML", guest.OLD_KERNEL)
+    command = [sys.executable, "-m", "jupyter_ns.cli"]
+    done = subprocess.run([*command, "run", "--on", "guest", "true"], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "no copy-on-write root: nothing can be opened in an overlay of hostfs" in done.stderr
+    done = subprocess.run([*command, "doctor", "--on", "guest", "--json"], capture_output=True, text=True, timeout=200)
+    rows = {row["ability"]: row for row in json.loads(done.stdout)}
+    assert rows["containers"]["state"] == rows["copy-on-write root"]["state"] == "no"
+    assert "too old" in rows["containers"]["fix"]
+
+
 def test_an_ordinary_user_is_refused_and_told_why() -> None:
     done = python("-c", ASK, uid=USER)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
