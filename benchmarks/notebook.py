@@ -16,6 +16,7 @@ EMPTY, BASH, SH = "empty cell", "%%bash true", "%%sh true"
 BASH_BWRAP = "%%bash bwrap … true"
 CONTAINER, CONTAINER_LIMITS = "%%container sh", "%%container sh, limits"
 CONTAINER_PYTHON = "%%container, Python cell 1+1"
+EXEC = "%%container exec, sh"
 DOCKER, DOCKER_PANDAS = "!docker run … true", "!docker run … python3 -c 'import pandas'"
 LOAD = "%load_ext jupyter_ns"
 LIMITS = "--mem 128m --cpus 0.5 --pids-limit 100"
@@ -38,6 +39,15 @@ def _imports(shell: Kernel) -> str:
         shell.run("import numpy, pandas")
     except BenchmarkError as error:
         return f"not installed: {error}"
+    return ""
+
+
+def _detached(shell: Kernel) -> str:
+    """Start the container that `EXEC` enters; return why not, or nothing."""
+    try:
+        shell.run("%container run -d --name benchmark sleep 3600")
+    except BenchmarkError as error:
+        return f"failed: {error}"
     return ""
 
 
@@ -76,6 +86,7 @@ def candidates(space: Workspace, *, image: str, pandas_image: str) -> Iterator[l
                 missing=imports or extension,
                 note="numpy and pandas imported",
             ),
+            row(EXEC, "%%container exec benchmark sh\ntrue", missing=extension or _detached(shell)),
             row(DOCKER, "!" + shlex.join(docker_argv("docker", image, "true")), missing=docker_missing(image)),
             row(DOCKER_PANDAS, "!" + shlex.join(pandas), missing=docker_missing(pandas_image)),
         ]

@@ -91,7 +91,7 @@ TARGETS: tuple[Target, ...] = (
         at_most=1.5,
     ),
     Target(text="engine memory per idle container, kB", row=scale.LIVE_MEMORY, at_most=200.0),
-    Target(text="exec ÷ fresh container", row=detached.EXEC, baseline=detached.CELL, at_most=1.2),
+    Target(text="exec, as a cell ÷ `%%container sh`", row=notebook.EXEC, baseline=notebook.CONTAINER, at_most=1.2),
     Target(text="ps with many containers, ms", row=detached.PS, at_most=50.0),
     Target(text="load ÷ podman load", row=images.LOAD, baseline=images.PODMAN, at_most=1.0),
     Target(text="load ÷ skopeo copy", row=images.LOAD, baseline=images.SKOPEO, at_most=1.0),
