@@ -22,7 +22,7 @@ from . import namespaces
 from .client import EngineClient
 from .container import REFUSED, Change, Container, OOMLimit
 from .errors import EngineError, TransferError, UnsupportedError, UsageError, from_dict
-from .host import HostFacts
+from .host import OWN_DIRECTORIES, HostFacts
 from .namespaces import NamespaceID
 from .networks.data import Endpoint
 from .plan import Plan, PlanInputs
@@ -226,8 +226,8 @@ class Run:
         try:
             if self.enter is not None:
                 self._request["bare"], pieces = True, []
-            client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request})
             with self._interruptible() as wake_fd:
+                client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request})
                 client.send_channel(self._id, pieces)
                 if stdin is not None:
                     for at in range(0, len(stdin), CHUNK):
@@ -561,6 +561,8 @@ def environment() -> dict[str, str]:
 
 
 def exposed() -> list[str]:
-    """Return the directories that Python inside needs to see."""
+    """Return the directories that Python inside needs to see, as far as the container's own may hide them."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return [sys.prefix, sys.base_prefix, sys.exec_prefix, package, *(p for p in sys.path if os.path.isdir(p))]
+    hiding = tuple(f"{directory}/" for directory in OWN_DIRECTORIES)
+    found = [p for p in sys.path if not p.startswith(hiding) or os.path.isdir(p)]
+    return [sys.prefix, sys.base_prefix, sys.exec_prefix, package, *found]

@@ -125,10 +125,13 @@ class Zygote:
                     warm_up(self.shell)
                 # Beside others that go on, nothing is to be read into the end of one process.
                 last = -1 if message["enters"] else fcntl.fcntl(REPORT_FD, fcntl.F_DUPFD_CLOEXEC, REPORT_FD)
+                pipe = os.fstat(last) if last >= 0 else None
                 if core.execute_image(image, steps, REPORT_FD, GO_FD, first=wait) == 0:
                     code = payload.run(self.shell, CHANNEL_FD)
-                    if last >= 0:
-                        os.write(last, core.REPORT.pack(core.DONE, code, 0, 0))
+                    # The cell may have closed it, and opened a file in its place.
+                    with contextlib.suppress(OSError):
+                        if pipe is not None and os.path.samestat(os.fstat(last), pipe):
+                            os.write(last, core.REPORT.pack(core.DONE, code, 0, 0))
         except BaseException:
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())

@@ -21,7 +21,7 @@ from jupyter_ns.errors import SetupError
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.protocol import Kind
-from jupyter_ns.spec import ContainerSpec, Limits
+from jupyter_ns.spec import ContainerSpec, Limits, Mount
 
 pytestmark = [pytest.mark.usefixtures("zygote"), pytest.mark.needs("overlay")]
 
@@ -198,6 +198,15 @@ def test_a_cell_that_says_it_is_done_ends() -> None:
     container, _ = cell(report(core.DONE, 7) + "time.sleep(60)")
     assert (container.exit_code, container.reason) == (7, "exited")
     assert time.monotonic() - began < 30
+
+
+def test_a_file_in_place_of_the_report_pipe_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    source = f"import os\nos.closerange(4, 64)\n[os.open({str(file)!r}, os.O_RDWR | os.O_CREAT) for _ in range(8)]\n5"
+    container, _ = cell(
+        source, workdir=str(tmp_path), mounts=(Mount(type="bind", source=str(tmp_path), destination=str(tmp_path)),)
+    )
+    assert (container.value, container.exit_code, file.read_bytes()) == (5, 0, b"")
 
 
 @pytest.mark.parametrize("phase", [core.FAILED, core.WAITING, core.RUNNING, 99, -1])
