@@ -11,7 +11,7 @@ from ..host import OWN_DIRECTORIES, HostFacts, is_below
 from ..images.merged import Found, Stack
 from ..images.volumes import copy_entry
 from ..plan import PlanInputs
-from ..plan.build import hostname
+from ..plan.inputs import hostname
 from ..spec import ContainerSpec
 from .oci import Piece, configuration
 

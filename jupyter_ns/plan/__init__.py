@@ -1,7 +1,8 @@
 """Plans: what the core will do, as data. Pure: no I/O and no system call in here."""
 
-from .build import PlanInputs, build_plan
+from .build import build_plan
 from .devices import DeviceNode
+from .inputs import PlanInputs
 from .steps import Op, Plan, Step
 
 __all__ = ["DeviceNode", "Op", "Plan", "PlanInputs", "Step", "build_plan"]

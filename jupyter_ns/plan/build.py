@@ -6,7 +6,6 @@ The order of the stages matters; each function below says what it needs and leav
 from __future__ import annotations
 
 import errno
-import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
@@ -14,13 +13,15 @@ from stat import S_IFCHR, S_IFREG
 from ..errors import MORE, UnsupportedError, UsageError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
-from ..networks.data import Endpoint, hosts_text, resolv_text
+from ..networks.data import hosts_text, resolv_text
 from ..networks.wiring import describe, has_limits
 from ..spec import ContainerSpec, Mount
-from .devices import DeviceNode, bind_device, device_steps
+from .devices import bind_device, device_steps
 from .finish import become_root, finish_steps, make_workdir
+from .inputs import PlanInputs, hostname
 from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
+from .text import escape_lower, parents, shifted
 
 RDONLY, NOSUID, NODEV, NOEXEC = MS["MS_RDONLY"], MS["MS_NOSUID"], MS["MS_NODEV"], MS["MS_NOEXEC"]
 REMOUNT, BIND, REC, PRIVATE = MS["MS_REMOUNT"], MS["MS_BIND"], MS["MS_REC"], MS["MS_PRIVATE"]
@@ -34,74 +35,6 @@ DEV_LINKS = (
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanInputs:
-    """What differs from container to container and is not the user's to say.
-
-    Attributes
-    ----------
-    container_id : str
-        64 hexadecimal digits.
-    environment : tuple of str
-        ``NAME=value``, for execve(2).
-    uid, gid : int
-        IDs inside; `groups` the supplementary ones.
-    source_is_dir : dict of str to bool
-        For each bind source: whether it is a directory.
-    exposed : tuple of str
-        Directories that must be seen although they lie below one of the container's own
-        (the notebook's directory or a virtual environment below ``/tmp``).
-    rlimits : tuple of (int, int, int)
-        Resource, soft, hard.
-    seccomp : bytes
-        BPF program; empty for none.
-    capabilities : int
-        Mask of what stays; `lacking` names what was wanted and cannot be given.
-    cgroup_join : tuple of str
-        The files of its cgroups to which the child writes itself; empty if it is born there.
-    devices : tuple of DeviceNode
-        What ``--device`` names.
-    bare : bool
-        Build the container and wait, as a place for a forked kernel to enter; run nothing.
-    endpoints : tuple of Endpoint
-        What it has on networks, where that is known; no step depends on it.
-    lower : tuple of str
-        The directories of an image's layers, topmost first; empty for the host's own files.
-    above : dict of str to tuple of str
-        For an image over the host's own files: an overlay's path, and the layers' directories that lie on the host's
-        there, topmost first.
-    """
-
-    container_id: str
-    environment: tuple[str, ...] = ()
-    uid: int = 0
-    gid: int = 0
-    groups: tuple[int, ...] = ()
-    source_is_dir: dict[str, bool] = field(default_factory=dict)
-    exposed: tuple[str, ...] = ()
-    rlimits: tuple[tuple[int, int, int], ...] = ()
-    seccomp: bytes = b""
-    capabilities: int = 0
-    workdir_exists: bool = True
-    cgroup_join: tuple[str, ...] = ()
-    bare: bool = False
-    devices: tuple[DeviceNode, ...] = ()
-    lower: tuple[str, ...] = ()
-    above: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    lacking: tuple[str, ...] = ()
-    endpoints: tuple[Endpoint, ...] = ()
-
-    @property
-    def all_groups(self) -> tuple[int, ...]:
-        """The supplementary groups to be set: the payload's own first, as Docker has it; none for root alone.
-
-        A program that sets its group ID would otherwise leave its user's (CVE-2022-36109).
-        """
-        if not (self.uid or self.gid or self.groups):
-            return ()
-        return tuple(dict.fromkeys((self.gid, *self.groups)))
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -673,47 +606,3 @@ class _Build:
 
 
 OWN_AND_ROOT = ("/", "/tmp", "/dev", "/proc", "/sys")
-
-
-def hostname(spec: ContainerSpec, inputs: PlanInputs) -> str:
-    """Return the host name inside: ``--hostname``, or the first 12 digits of the container's ID."""
-    return spec.hostname or inputs.container_id[:12]
-
-
-def parents(path: str) -> list[str]:
-    """List the proper ancestors of `path`, outermost first, without ``/``.
-
-    Examples
-    --------
-    >>> parents("/a/b/c")
-    ['/a', '/a/b']
-    """
-    parts = os.path.normpath(path).strip("/").split("/")
-    return ["/" + "/".join(parts[:i]) for i in range(1, len(parts))]
-
-
-def shifted(options: str, ids: tuple[int, int, int]) -> str:
-    """Move the ``uid=`` and ``gid=`` of a tmpfs to where they are outside.
-
-    Examples
-    --------
-    >>> shifted("size=1m,uid=5", (1000, 2000, 10))
-    'size=1m,uid=1005'
-    """
-    first = {"uid": ids[0], "gid": ids[1]}
-    pairs = [option.partition("=") for option in options.split(",")]
-    return ",".join(
-        f"{name}={first[name] + int(value)}" if name in first and value.isdigit() else f"{name}{equals}{value}"
-        for name, equals, value in pairs
-    )
-
-
-def escape_lower(path: str) -> str:
-    """Escape a path for overlay's ``lowerdir=``, where ``:`` and ``,`` separate.
-
-    Examples
-    --------
-    >>> print(escape_lower("/a:b,c"))
-    /a\\:b\\,c
-    """
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")

@@ -10,9 +10,10 @@ from ..errors import UnsupportedError
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec
-from .build import DEVICES, MNT_DETACH, PlanInputs, _Build, _kinds, build_plan, connecting
+from .build import DEVICES, MNT_DETACH, _Build, _kinds, build_plan, connecting
 from .devices import device_steps
 from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
+from .inputs import PlanInputs
 from .steps import MOUNT_FLAGS, Op, Plan, Step
 
 PR_SET_DUMPABLE = 4

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ..host import HostFacts
 from ..spec import ContainerSpec
+from .inputs import PlanInputs
 from .steps import Op, Step
-
-if TYPE_CHECKING:
-    from .build import PlanInputs
 
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 8, 38, 9
 

@@ -30,9 +30,10 @@ from ..host import (
     visible_mounts,
 )
 from ..namespaces import BY_NAME, KINDS
-from ..plan.build import BIND, PRIVATE, REC, escape_lower
-from ..plan.build import parents as parents_of
+from ..plan.build import BIND, PRIVATE, REC
 from ..plan.steps import Op, Plan, Step
+from ..plan.text import escape_lower
+from ..plan.text import parents as parents_of
 from ..security.paths import READONLY_PATHS, masked_paths
 
 STAGING = ("/mnt", "/media", "/srv", "/opt", "/var/tmp", "/run", "/home", "/boot", "/usr/local")
