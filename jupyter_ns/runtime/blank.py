@@ -45,6 +45,7 @@ def become(blank: Supervised, recipe: Recipe) -> None:
     """
     blank.recipe = recipe
     blank.cgroup.set(limits_of(recipe.spec, recipe.facts))
+    blank.engine.note_guest(blank.cgroup, recipe.spec)
     blank.hold()
     if recipe.uid:
         for fd in (blank.ends.stdin, blank.ends.stdout, blank.ends.stderr):

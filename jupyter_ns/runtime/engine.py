@@ -50,6 +50,7 @@ from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
 UNSENT_S = 0.003
+"""How long a frame waits for one that it can go with."""
 HEAP_LOOKS = 256
 """Containers from one look at the engine's heap to the next."""
 
@@ -349,11 +350,15 @@ class Engine:
         """
         assert self._manager is not None
         cgroup = self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        self.note_guest(cgroup, spec)
+        return cgroup
+
+    def note_guest(self, cgroup: Cgroup, spec: ContainerSpec) -> None:
+        """Note among a cgroup's limits one that the guest around it is too small for."""
         if self._guest and spec.limits.memory_bytes:
             from ..guest.kernel import beyond_memory
 
             cgroup.notes += beyond_memory(spec.limits.memory_bytes)
-        return cgroup
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
