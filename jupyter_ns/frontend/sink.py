@@ -116,7 +116,7 @@ class NotebookSink(Sink):
             print(data["text/plain"])
             return
         self._shell.display_pub.publish(data, metadata)
-        if long:
+        if long and container.usage.peak("memory_bytes") is not None:  # else it was over before the first sample
             self._shell.display_pub.publish(*plot_bundle(container))
 
 
