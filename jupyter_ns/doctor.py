@@ -341,14 +341,17 @@ def summary(rows: Iterable[Row]) -> str:
 
 
 def html(rows: Sequence[Row]) -> str:
-    """Lay rows out as an HTML table, which needs no script and no style sheet."""
+    """Lay rows out as an HTML table, which needs no script and no style sheet; without empty columns."""
     cell = 'style="text-align:left;vertical-align:top;padding:2px 14px 2px 0"'
-    heads = "".join(f"<th {cell}>{h}</th>" for h in ("", "ability", "evidence", "what it costs", "fix", "see"))
+    short = cell.replace('"text-align', '"white-space:nowrap;text-align')
+    titles = ("ability", "evidence", "what it costs", "fix", "see")
+    table_rows = [(row.ability, row.evidence, row.cost, row.fix, row.documentation) for row in rows]
+    used = [i for i, column in enumerate(zip(*table_rows, strict=True)) if any(column)]
+    heads = "".join(f"<th {cell}>{h}</th>" for h in ("", *(titles[i] for i in used)))
     body = []
-    for row in rows:
+    for row, values in zip(rows, table_rows, strict=True):
         mark = f'<b style="color:{_COLOURS[row.state]}" title="{row.state}">{MARKS[row.state]}</b>'
-        values = (row.ability, row.evidence, row.cost, row.fix, row.documentation)
-        cells = "".join(f"<td {cell}>{_html.escape(value)}</td>" for value in values)
+        cells = "".join(f"<td {cell if i else short}>{_html.escape(values[i])}</td>" for i in used)
         body.append(f"<tr><td {cell}>{mark}</td>{cells}</tr>")
     lines = "".join([f"<tr>{heads}</tr>", *body])
     table = f'<table style="border-collapse:collapse;font-size:14px;margin:0">{lines}</table>'

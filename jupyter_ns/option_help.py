@@ -30,20 +30,25 @@ def _usage(option: Option) -> str:
     return f"{flags} {option.metavar}" if option.metavar else flags
 
 
-def help_text() -> str:
-    """Return the help text: supported options by group, then what is refused.
+CELL_USAGE = """\
+%%container [OPTIONS]                     run the cell, notebook Python, in a fresh container
+%%container [OPTIONS] PROGRAM [ARG…]      run the cell as that program's script"""
+
+
+def help_text(usage: str = CELL_USAGE) -> str:
+    """Return the help text: how it is used, supported options by group, then what is refused.
+
+    Parameters
+    ----------
+    usage : str
+        What stands above the options.
 
     Returns
     -------
     str
         Lines of at most 100 columns.
     """
-    lines = [
-        "%%container [OPTIONS]                     run the cell, notebook Python, in a fresh container",
-        "%%container [OPTIONS] PROGRAM [ARG…]      run the cell as that program's script",
-        "",
-        "Sizes are binary: 512m, 1.5g. Docker's options keep Docker's meaning.",
-    ]
+    lines = [usage, "", "Sizes are binary: 512m, 1.5g. Docker's options keep Docker's meaning."]
     for group, options in _groups():
         lines += ["", f"{group}:"]
         for option in options:

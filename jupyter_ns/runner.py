@@ -124,7 +124,7 @@ class _Text:
         """Say what was dropped; empty if nothing was."""
         if not self._dropped:
             return ""
-        return f"\n[{self.name}: {self._dropped:,} further characters are not shown; {MAX_OUTPUT_CHARS:,} are]\n"
+        return f"\n[{self.name}: {self._dropped:,} further characters are not kept; {MAX_OUTPUT_CHARS:,} are]\n"
 
     def text(self) -> str:
         """Return everything kept, and the note."""

@@ -330,6 +330,27 @@ def format_decimal_bytes(size: float) -> str:
     return f"{size:.3g}{units[power]}"
 
 
+def format_bit_rate(bytes_per_s: float) -> str:
+    """Format a network's rate as tc(8) and ``--net-rate`` take it, 4 significant digits.
+
+    Parameters
+    ----------
+    bytes_per_s : float
+        Bytes per second, >= 0.
+
+    Examples
+    --------
+    >>> format_bit_rate(1_250_000), format_bit_rate(1 << 20)
+    ('10mbit', '8.389mbit')
+    """
+    bits, units = 8 * bytes_per_s, ("bit", "kbit", "mbit", "gbit", "tbit")
+    power = 0
+    while bits >= 1000 and power < len(units) - 1:
+        bits /= 1000
+        power += 1
+    return f"{bits:.4g}{units[power]}"
+
+
 def format_duration(seconds: float) -> str:
     """Format a time span for people, about 3 significant digits.
 
@@ -343,6 +364,8 @@ def format_duration(seconds: float) -> str:
     >>> format_duration(0.0123), format_duration(1.5), format_duration(125), format_duration(3725)
     ('12.3ms', '1.5s', '2m05s', '1h02m')
     """
+    if not seconds:
+        return "0s"
     for unit, scale in (("µs", 1e6), ("ms", 1e3)):
         if seconds * scale < 999.5:
             return f"{seconds * scale:.3g}{unit}"

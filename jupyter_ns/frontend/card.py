@@ -98,15 +98,16 @@ def _namespaces_live(container: Container) -> str:
         return ""
     ids = [container.namespaces[kind] for kind in kinds]
     rows = (
-        ("namespace", RIGHT, kinds),
-        (_kernel(container), RIGHT, [str(pair.host) for pair in ids]),
-        ("container", RIGHT, [marked(compare(*pair), pair.container) for pair in ids]),
+        ("namespace", kinds),
+        (_kernel(container), [str(pair.host) for pair in ids]),
+        ("container", [marked(compare(*pair), pair.container) for pair in ids]),
     )
     lines = "".join(
-        f"<tr><td {HEAD}>{title}</td>{''.join(f'<td {style}>{cell}</td>' for cell in cells)}</tr>"
-        for title, style, cells in rows
+        f"<tr><td {HEAD}>{title}</td>{''.join(f'<td {RIGHT}>{cell}</td>' for cell in cells)}</tr>"
+        for title, cells in rows
     )
-    table = f'<table style="{TABLE};font-size:12px;line-height:1.3">{lines}</table>'
+    # Eight columns of ten digits, as small as leaves them beside each other in a window of 1300 pixels.
+    table = f'<table style="{TABLE};font-size:11px;line-height:1.3">{lines}</table>'
     return (
         f'<div style="overflow-x:auto;margin-top:4px">{table}</div>'
         f'<div style="font-size:12px;{MUTED}">{escape(LEGEND)}</div>'

@@ -77,14 +77,19 @@ def oom_message(c: Container) -> str:
     if c.oom_limit is not None:
         return _oom_above(c, peak)
     again = f"--memory {max(1, 2 * limit // (1 << 20))}m" if limit else "--memory"
-    curve = sparkline([*c.usage.column("memory_bytes"), c.peak_memory_bytes])
     return (
         f"the container ran out of memory and was killed: peak {peak}{of} after {c.wall_seconds:.2f} s\n"
-        f"memory {curve}\n"
+        f"{_memory_curve(c)}"
         "The notebook's kernel and its variables are untouched. "
         "What the container writes to files (outside -v) counts as memory too.\n"
         f"To allow more: {again}"
     )
+
+
+def _memory_curve(c: Container) -> str:
+    """Return a line with the curve; nothing where it was over before the first sample."""
+    seen = [value for value in c.usage.column("memory_bytes") if value is not None]
+    return f"memory {sparkline([*seen, c.peak_memory_bytes])}\n" if seen else ""
 
 
 def _oom_above(c: Container, peak: str) -> str:
@@ -97,7 +102,7 @@ def _oom_above(c: Container, peak: str) -> str:
     return (
         f"the container ran out of memory and was killed: the limit of {whose}, {format_bytes(limit)}, was hit; "
         f"{own_text}. Peak {peak} after {c.wall_seconds:.2f} s\n"
-        f"memory {sparkline([*c.usage.column('memory_bytes'), c.peak_memory_bytes])}\n"
+        f"{_memory_curve(c)}"
         "The notebook's kernel and its variables are untouched.\n"
         "To allow more: give that cgroup more (`%cgroup` shows whose limit binds)"
     )

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ..container import Container
-from ..runner import Run, Sink
+from ..runner import MAX_OUTPUT_CHARS, Run, Sink
 from . import card
 from .outcome import cell_error
 from .sanitise import clean_bundle
@@ -16,6 +16,8 @@ from .sanitise import clean_bundle
 CARD_AFTER_S = 0.5
 """Runs shorter than this get one line instead of a card."""
 FRAME_S = 0.2
+MAX_SHOWN_CHARS = 512 * 1024
+"""Of each stream, in a notebook. Jupyter's server drops what is beyond 3 MB in 3 s, the card and its note too."""
 
 
 class NotebookSink(Sink):
@@ -34,7 +36,9 @@ class NotebookSink(Sink):
     def __init__(self, shell: Any, *, quiet: bool, trust: bool) -> None:
         self._shell, self._quiet, self._trust = shell, quiet, trust
         self._notebook = hasattr(shell, "kernel")
-        self._began = 0.0
+        self._began = self._flushed = 0.0
+        self._latest = ""
+        self._room = dict.fromkeys(("stdout", "stderr"), MAX_SHOWN_CHARS)
         self._live: LiveCard | None = None
         self.run: Run | None = None
         self.error: BaseException | None = None
@@ -49,10 +53,28 @@ class NotebookSink(Sink):
         print(text, file=sys.stderr, flush=True)
 
     def on_text(self, stream: str, text: str) -> None:
-        """Write to the cell's own stream, at once."""
-        out = sys.stdout if stream == "stdout" else sys.stderr
+        """Write to the cell's own stream: at once, but of much in a row few pieces.
+
+        Notes
+        -----
+        Each piece is a message, after which JupyterLab lays the whole output out anew: 1 MB in pieces of a pipe's size
+        took it 5 s, and in those of ipykernel, which flushes by itself after 0.2 s, 1 s.
+        """
+        if self._notebook:
+            room = max(0, self._room[stream])
+            self._room[stream] -= len(text)
+            text = text[:room]
+            if not text:
+                return
+        out, other = (sys.stdout, sys.stderr) if stream == "stdout" else (sys.stderr, sys.stdout)
+        if stream != self._latest:
+            other.flush()  # what was written before is shown before
         out.write(text)
-        out.flush()
+        now = time.monotonic()
+        if not self._notebook or stream != self._latest or now - self._flushed >= FRAME_S:
+            out.flush()
+            self._flushed = now
+        self._latest = stream
 
     def on_message(self, kind: str, body: Any) -> None:
         """Show what the cell displays."""
@@ -102,7 +124,11 @@ class NotebookSink(Sink):
         return FRAME_S
 
     def finish(self, container: Container) -> None:
-        """Freeze the card, or show the one line."""
+        """Freeze the card, or show the one line; before that, say of which stream not all was shown."""
+        for stream in (name for name, room in self._room.items() if room < 0):
+            out, kept = getattr(sys, stream), min(len(getattr(container, stream)), MAX_OUTPUT_CHARS)
+            out.write(f"\n[{stream}: these are the first {MAX_SHOWN_CHARS:,} characters; ")
+            out.write(f"_container.{stream} has {kept:,}]\n")
         if self._quiet:
             if self._live is not None:
                 self._live.close()
@@ -116,7 +142,7 @@ class NotebookSink(Sink):
             print(data["text/plain"])
             return
         self._shell.display_pub.publish(data, metadata)
-        if long:
+        if long and container.usage.peak("memory_bytes") is not None:  # else it was over before the first sample
             self._shell.display_pub.publish(*plot_bundle(container))
 
 

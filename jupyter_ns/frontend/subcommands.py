@@ -11,6 +11,7 @@ from .. import doctor, namespaces, options
 from ..client import default_place, get_client
 from ..container import Container
 from ..errors import UsageError
+from ..lifecycle import ask, ask_all, client_of
 from ..runner import Run, Sink
 from ..together import GRAMMAR
 from .commands import table
@@ -36,16 +37,18 @@ def dispatch(shell: Any, line: str) -> Any:
         return None
     name, *arguments = words
     if name not in _TABLE:
+        if name.startswith("-"):
+            raise UsageError(f"{name}: options belong to a cell, %%container, or to `%container run [OPTIONS] PROGRAM`")
         why = f": {table.ABSENT[name]}" if name in table.ABSENT else ""
         raise UsageError(f"no subcommand {name!r}{why}; there are: {', '.join(names())}")
     return _TABLE[name][0](shell, arguments)
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  %container {name:<10} {text}" for name, (_, text) in _TABLE.items())
-    usage = "%%container [OPTIONS] [PROGRAM [ARG…]]   run the cell in a fresh container; -h lists the options"
+    ours = {name: text for name, (_, text) in _TABLE.items()}
+    usage = "%%container [OPTIONS] [PROGRAM [ARG…]]   run the cell in a fresh container; options: `%container options`"
     together = f"%%container {GRAMMAR}\n   run several at the same time, and compare them"
-    return f"{usage}\n{together}\n\n{rows}\n{table.overview('container')}"
+    return f"{usage}\n{together}\n\n{table.overview('container', ours)}"
 
 
 def _plan(_shell: Any, arguments: list[str]) -> None:
@@ -118,7 +121,7 @@ def show_namespaces(shell: Any, words: list[str]) -> None:
         elif word.isdigit():
             rows.append(_row_of_pid(word))
         else:
-            raise UsageError(f"{word!r} is neither a process ID nor a variable that holds a Container")
+            rows.append(_row_of_name(word))
     html, text = namespace_table(rows, explain=True)
     if hasattr(shell, "kernel"):
         shell.display_pub.publish({"text/html": html, "text/plain": text})
@@ -128,6 +131,14 @@ def show_namespaces(shell: Any, words: list[str]) -> None:
 
 def _row_of(container: Container) -> NamespaceRow:
     return NamespaceRow(container.name, {k: i.container for k, i in container.namespaces.items()})
+
+
+def _row_of_name(word: str) -> NamespaceRow:
+    if any(word == row["name"] or row["id"].startswith(word) for row in ask_all("list")):
+        found = ask("usage", of=word)
+        shared = client_of(word).facts.namespace_ids or namespaces.read()
+        return NamespaceRow(found["name"], shared | found["namespaces"])
+    raise UsageError(f"{word!r} is no container's name or ID, no process ID, and no variable that holds a Container")
 
 
 def _row_of_pid(word: str) -> NamespaceRow:

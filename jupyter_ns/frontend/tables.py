@@ -18,7 +18,7 @@ _CELL = "text-align:left;padding:1px 14px 1px 0;white-space:nowrap"
 CELL = f'style="{_CELL}"'
 """Attribute of a cell; without it, JupyterLab aligns to the right and spaces widely."""
 NUMBER = f'style="{_CELL};font-variant-numeric:tabular-nums"'
-RIGHT = f'style="{_CELL};font-variant-numeric:tabular-nums;text-align:right"'
+RIGHT = f'style="{_CELL};padding-right:3px;font-variant-numeric:tabular-nums;text-align:right"'
 PATH = f'style="{_CELL};white-space:normal;word-break:break-all"'
 HEAD = f'style="{_CELL};font-weight:600"'
 NOTE = f'style="{_CELL};{MUTED}"'

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..container import Container
-from ..units import format_bytes
+from ..units import format_bit_rate, format_bytes
 
 # Between 4.2:1 and 4.6:1 on white as well as on JupyterLab's #111, so that one frozen card suits both.
 GREEN, RED, AMBER, BLUE, GREY = "#23893c", "#d8413c", "#b36b00", "#2f7ed1", "#7a7a7a"
@@ -108,7 +108,7 @@ _LIMIT_LABELS = {
     "device_write_bps": "bytes/s written",
     "device_read_iops": "reads/s",
     "device_write_iops": "writes/s",
-    "net_rate_bps": "bytes/s on the network",
+    "net_rate_bps": "network rate",
     "net_delay_us": "network delay",
     "net_loss_percent": "network loss, %",
     "device_rules": "devices",
@@ -137,6 +137,8 @@ def limit_value(name: str, value: Any) -> str:
     ('50000 100000', 'unlimited')
     >>> limit_value("memory_swap_bytes", None)
     'default'
+    >>> limit_value("net_rate_bps", 1_250_000)
+    '10mbit'
     """
     if value is None:
         return "default"
@@ -147,6 +149,8 @@ def limit_value(name: str, value: Any) -> str:
         return text
     if name.endswith("_bytes"):
         return format_bytes(int(text))
+    if name == "net_rate_bps":
+        return format_bit_rate(int(text))
     if name.endswith("_us"):
         return f"{text}µs"
     if name == "nano_cpus" and isinstance(value, int):

@@ -92,6 +92,29 @@ def test_out_of_memory_leaves_the_kernel(notebook: Notebook) -> None:
     assert notebook.run("kept + 1 + 1").split()[-1] == "42"
 
 
+def test_much_output_is_cut_and_the_card_is_there(notebook: Notebook) -> None:
+    notebook.run("%%container\nfor i in range(50):\n    print(('x' * 99 + '\\n') * 10000, end='')")
+    text = notebook.wait_for(lambda: "these are the first" in notebook.text() and notebook.text(), "the note")
+    assert "[stdout: these are the first 524,288 characters; _container.stdout has 4,194,304]" in text
+    assert "exit code 0" in text and "data rate exceeded" not in text
+    assert 524_288 < len(text) < 600_000
+    assert notebook.run("len(_container.stdout) > 4194304").split()[-1] == "True"
+
+
+def test_both_streams_are_shown_in_the_order_written(notebook: Notebook) -> None:
+    notebook.run("%%container --quiet sh\nfor i in 1 2 3; do echo out $i; echo err $i >&2; sleep 0.05; done")
+    assert notebook.text().split() == ["out", "1", "err", "1", "out", "2", "err", "2", "out", "3", "err", "3"]
+
+
+def test_the_live_card_fits(notebook: Notebook) -> None:
+    notebook.start("%%container --mem 64m sh\nsleep 3")
+    notebook.wait_for(lambda: notebook.count("table"), "the namespaces")
+    widths = "['scrollWidth', 'clientWidth'].map(w => node.querySelector('.jp-OutputArea-output .widget-vbox')[w])"
+    wanted, there = notebook._active(widths)
+    notebook.wait_for_end()
+    assert wanted <= there
+
+
 def test_input_asks(notebook: Notebook) -> None:
     notebook.start('%%container\nprint("hello", input("Name? "))')
     box = notebook.page.locator("input.jp-Stdin-input")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -263,3 +264,23 @@ def test_workdir_that_is_a_file() -> None:
 
 def test_python_is_the_notebooks() -> None:
     assert cell("import sys; sys.executable, sys.prefix")[0].value == (sys.executable, sys.prefix)
+
+
+FORK_AFTER_A_PROGRAM = """
+import time
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "jupyter_ns")
+shell.user_ns["secret"] = 42
+shell.run_line_magic("docker", "run -d --name lives host sleep 1000")
+shell.run_cell_magic("container", "--quiet sh", "true")
+time.sleep(1)  # a blank stands ready for the next container in new words
+shell.run_cell_magic("container", "--quiet --state fork", "print('forked', secret)")
+shell.run_line_magic("docker", "ps --format {{.Names}}")
+"""
+
+
+def test_a_fork_of_the_kernel_is_made_of_no_blank() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK_AFTER_A_PROGRAM], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1:] == ["forked", "42", "lives"]

@@ -39,6 +39,22 @@ def test_n9_pid_and_namespaces(docker: Docker) -> None:
     assert os.stat(f"/proc/{pid}/ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
 
 
+def test_namespaces_of_a_container_by_its_name(docker: Docker) -> None:
+    identity = docker("run -d --name web host sleep 1000").strip()
+    (pid,) = (row["pid"] for row in ask("list"))
+    for word in ("web", identity):
+        (line,) = [line for line in docker(word, magic="namespaces").splitlines() if line.startswith("network")]
+        assert line.split()[1] == str(os.stat("/proc/self/ns/net").st_ino)
+        assert line.split()[2:4] == ["≠", str(os.stat(f"/proc/{pid}/ns/net").st_ino)]
+    with pytest.raises(UsageError, match="'nosuch' is no container's name or ID"):
+        docker("nosuch", magic="namespaces")
+
+
+def test_options_without_a_cell_are_told_where_they_belong(docker: Docker) -> None:
+    with pytest.raises(UsageError, match="--mem: options belong to a cell, %%container"):
+        docker("--mem 64m sh", magic="container")
+
+
 def test_d2_a_shell_in_a_terminal(docker: Docker) -> None:
     out = docker("run -it host sh", "ps aux\nhostname\nip addr\n")
     lines = out.replace("# ", "").splitlines()

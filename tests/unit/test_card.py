@@ -67,7 +67,7 @@ def ended() -> Container:
     ]
     container.changes = [Change("A", "/tmp/new"), Change("C", "/etc/hosts"), Change("D", "/root/old")]
     container.weakened = ["no swap accounting on this host"]
-    container.stdout = "x" * MAX_OUTPUT_CHARS + "\n[stdout: 12 further characters are not shown]\n"
+    container.stdout = "x" * MAX_OUTPUT_CHARS + "\n[stdout: 12 further characters are not kept]\n"
     return container
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -103,6 +104,32 @@ def test_run_takes_an_image_and_then_a_command() -> None:
     assert parse_run(["host"])[0].spec.argv == ("sh",)
     assert parse_run(["--", "host", "ls"])[0].spec.argv == ("ls",)
     assert parse_run(["--help"])[0].help
+
+
+def test_run_names_its_image_once() -> None:
+    with pytest.raises(UsageError, match="unknown flag: --image; the image is the first word"):
+        parse_run(["--image", "busybox", "host", "true"])
+
+
+@pytest.mark.parametrize("magic", ["docker", "container"])
+def test_help_of_run_shows_its_own_usage(magic: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table.dispatch(Console(), ["run", "--help"], magic=magic)
+    usage = {"docker": "docker run [OPTIONS] IMAGE", "container": "%container run [OPTIONS] PROGRAM"}[magic]
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"Usage:  {usage}")
+    assert any("--memory-swap SIZE" in line for line in lines)
+    assert not any("%%container" in line for line in lines)
+
+
+@pytest.mark.parametrize("ours", [{}, {"version": "versions", "plan": "how"}])
+def test_the_overview_is_one_table_that_names_each_once(ours: dict[str, str]) -> None:
+    lines = table.overview("container", ours).splitlines()
+    rows = [found for line in lines if (found := re.fullmatch(r"  %container (.*?)  +(\S.*)", line))]
+    assert len(rows) == len(lines)
+    assert len({row.start(2) for row in rows}) == 1
+    names = [row[1] for row in rows]
+    assert len(names) == len(set(names))
+    assert {"run", "ps", "network create", *ours} <= set(names)
 
 
 # ---- pipes and lines ----

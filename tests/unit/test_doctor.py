@@ -110,6 +110,12 @@ def test_html_escapes_what_the_kernel_said() -> None:
     assert "<script" not in page
 
 
+def test_html_leaves_out_columns_without_an_entry() -> None:
+    page = doctor.html([doctor.Row("a", "yes", "it ran")])
+    assert "evidence" in page and ">it ran<" in page
+    assert not any(head in page for head in ("what it costs", ">fix<", ">see<"))
+
+
 def test_without_cgroups_memory_and_tasks_are_watched_and_marked() -> None:
     cgroup = NoManager(NONE).create("c", Limits(memory_bytes=1 << 20, pids_limit=5))
     assert [(r.name, r.effective, r.file) for r in cgroup.records] == [

@@ -228,7 +228,7 @@ def test_format_decimal_bytes(size: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0µs"),
+        (0, "0s"),
         (0.0000123, "12.3µs"),
         (0.9999, "1s"),
         (1.234, "1.23s"),

@@ -26,6 +26,7 @@ from .grammar import Command, Flag, Parsed
 HOST = "host"
 """The image that is this machine's own files, copy-on-write."""
 HOST_COMMAND = ("sh",)
+_DOCKER_RUN = "docker run [OPTIONS] IMAGE [COMMAND] [ARG…]"
 
 
 def parse_run(words: list[str]) -> tuple[RunRequest, str]:
@@ -34,15 +35,15 @@ def parse_run(words: list[str]) -> tuple[RunRequest, str]:
     Raises
     ------
     UsageError
-        As `jupyter_ns.options.parse`; also if no image is named.
+        As `jupyter_ns.options.parse`; also if no image is named, or one by ``--image``, which would be a second.
     """
     given, argv = scan(words)
     if any(option.name == "--help" and text == "true" for _, option, text in given):
         return RunRequest(help=True), ""
     if not argv:
-        raise UsageError(
-            '"docker run" requires at least 1 argument. Usage: docker run [OPTIONS] IMAGE [COMMAND] [ARG…]'
-        )
+        raise UsageError(f'"docker run" requires at least 1 argument. Usage: {_DOCKER_RUN}')
+    if any(option.name == "--image" for _, option, _ in given):
+        raise UsageError("docker run: unknown flag: --image; the image is the first word after the options")
     image, *command = argv
     typed = words[: len(words) - len(argv)]
     typed = typed[:-1] if typed and typed[-1] == "--" else typed
@@ -57,7 +58,8 @@ def run_run(console: Console, words: list[str], *, with_image: bool) -> None:
     """Run a program in a new container: ``docker run``, or ``%container run`` without an image."""
     request, image = parse_run(words) if with_image else (parse_words(words), HOST)
     if request.help:
-        console.write(options.help_text())
+        usage = _DOCKER_RUN if with_image else "%container run [OPTIONS] PROGRAM [ARG…]"
+        console.write(options.help_text(f"Usage:  {usage}\n\nRun a program in a new container"))
         return
     if request.spec.python:
         raise UsageError("run: a program is missing: `%container run [OPTIONS] PROGRAM [ARG…]`")

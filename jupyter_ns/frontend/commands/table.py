@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 
 from ...errors import UsageError
 from ...lifecycle import ask_all
@@ -110,10 +112,11 @@ def _unknown(name: str) -> str:
     return f"docker: '{name}' is not a docker command; {hint}there are: {', '.join(names())}"
 
 
-def overview(magic: str) -> str:
-    """Return what the magic alone prints."""
+def overview(magic: str, ours: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return what the magic alone prints: what is only `ours`, and then Docker's subcommands."""
     image = "IMAGE [COMMAND] [ARG…]" if magic == "docker" else "PROGRAM [ARG…]"
-    rows = [("run", f"[OPTIONS] {image}: run a program in a new container")]
+    rows = [*ours.items(), ("run", f"[OPTIONS] {image}: run a program in a new container")]
     every = {**COMMANDS, **stored.STORED}
-    rows += [(command.name, command.help) for command in sorted(every.values(), key=lambda c: c.name)]
-    return "".join(f"  %{magic} {name:<10} {text}\n" for name, text in rows)
+    rows += [(name, every[name].help) for name in sorted(every) if name not in ours]
+    width = max(len(name) for name, _ in rows)
+    return "".join(f"  %{magic} {name:<{width}}  {text}\n" for name, text in rows)
