@@ -42,6 +42,10 @@ class Sizing(NamedTuple):
         return "; ".join(part for part in (self.used, would, self.unknown) if part)
 
 
+STOPPED = frozenset(("interrupted", "killed", "timeout"))
+"""Reasons of an end that came from outside."""
+
+
 def right_size(container: Container, host_cpus: int) -> Sizing:
     """Say which limits a run would have done with.
 
@@ -64,8 +68,11 @@ def right_size(container: Container, host_cpus: int) -> Sizing:
     where the quota stopped it for a part of the time.
     """
     parts = (_memory(container), _cpu(container, host_cpus))
+    used = ", ".join(part.used for part in parts if part.used)
+    if container.reason in STOPPED:
+        return Sizing(used=used, options="", unknown="it was stopped, so what it would have needed is not known")
     return Sizing(
-        used=", ".join(part.used for part in parts if part.used),
+        used=used,
         options=" ".join(part.options for part in parts if part.options),
         unknown="; ".join(part.unknown for part in parts if part.unknown),
     )

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from typing import Any
@@ -225,6 +226,11 @@ class Engine:
                 handler(container, payload)
             except (ContainerError, OSError) as e:
                 self.tell(Kind.ERROR, container, to_dict(e))
+            except Exception as e:  # a defect: of this request, and not of every container of the notebook
+                traceback.print_exc()
+                self.tell(
+                    Kind.ERROR, container, to_dict(EngineError(f"a defect in jupyter_ns: {type(e).__name__}: {e}"))
+                )
 
     def _with(self, container: str, action: Callable[[Supervised], None]) -> None:
         # A request may cross the container's end on the way: then there is nothing to do.
@@ -438,8 +444,11 @@ class Engine:
                 continue
             summary = container.summary()
             if container.attached:
-                self.tell(Kind.EXIT, container.id, summary)  # before whoever waits for the end is answered
-            container.dispose(keep_files=self.registry.ended(container, summary))
+                # Before whoever waits for the end is answered, but heard when its events have been noted.
+                self.tell_soon(Kind.EXIT, container.id, summary)
+            keep_files = self.registry.ended(container, summary)
+            self._flush()
+            container.dispose(keep_files=keep_files)
             recipe = container.recipe
             if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:
                 self._parked.replenish(recipe)

@@ -29,6 +29,7 @@ from jupyter_ns.errors import (
     UsageError,
 )
 from jupyter_ns.runner import MAX_OUTPUT_CHARS, Run, Sink
+from jupyter_ns.runtime.protocol import Kind
 from jupyter_ns.spec import ContainerSpec
 
 MIB = 1 << 20
@@ -507,3 +508,18 @@ def test_mounts_that_come_and_go_are_followed() -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == f"{['cat: …/mounted: No such file or directory' + chr(10), 'here', 'here']} 2\n"
+
+
+# ---- a defect of ours ----
+
+
+def test_a_defect_ends_one_request_and_not_the_engine() -> None:
+    client = get_client()
+    heard: list[tuple[Kind, Any]] = []
+    client.subscribe("broken", lambda kind, payload: heard.append((kind, payload)))
+    client.send(Kind.RUN, "broken", {"spec": {"no_such_field": 1}})
+    assert client.wait(lambda: bool(heard), until=time.monotonic() + 20)
+    client.unsubscribe("broken")
+    (kind, error), pid = heard[0], client.pid
+    assert kind is Kind.ERROR and "a defect in jupyter_ns: TypeError" in error["message"]
+    assert sh("echo alive").stdout == "alive\n" and get_client().pid == pid

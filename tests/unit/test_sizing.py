@@ -39,6 +39,13 @@ def test_out_of_memory_is_no_measure_of_what_it_wanted() -> None:
     assert "not known" in found.unknown
 
 
+def test_what_was_stopped_is_no_measure_either() -> None:
+    for reason in ("interrupted", "killed", "timeout"):
+        run = ended(Limits(memory_bytes=64 * MIB, nano_cpus=10**9), peak_mib=10, wall_s=1, cpu_s=0.1, reason=reason)
+        found = right_size(run, host_cpus=2)
+        assert (found.options, "10MiB of 64MiB" in found.used, "stopped" in found.unknown) == ("", True, True)
+
+
 def test_a_full_memory_is_not_made_smaller() -> None:
     found = right_size(ended(Limits(memory_bytes=64 * MIB), peak_mib=64, wall_s=1, cpu_s=0.1), host_cpus=2)
     assert "--mem 64m" in found.options

@@ -60,6 +60,11 @@ class Console:
         """Where an archive can go: the pipe, if there is one."""
         return self._pipe  # type: ignore[return-value]
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether all that is written is a cell's own output, which somebody looks at."""
+        return self._pipe is None and not self._errors
+
     def write(self, text: str) -> None:
         """Write to standard output, as it stands."""
         if self._pipe is not None:

@@ -116,7 +116,10 @@ class _Sink(NotebookSink):
         self._console.error(f"{text}\n")
 
     def on_text(self, stream: str, text: str) -> None:
-        """Write to the console."""
+        """Write to the console; of much, what a cell shows of it, but to a pipe all."""
+        if self._console.is_direct:
+            super().on_text(stream, text)
+            return
         (self._console.write if stream == "stdout" else self._console.error)(text)
 
 
