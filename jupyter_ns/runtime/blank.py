@@ -25,7 +25,7 @@ def fits(recipe: Recipe) -> bool:
     """Whether a container of this kind may be made of a blank: a program, in a cgroup with no other rules."""
     spec = recipe.spec
     own_rules = spec.cgroup_parent or spec.limits.device_rules or spec.devices or spec.privileged
-    return not (recipe.in_zygote or recipe.remapped or spec.tty or own_rules)
+    return not (spec.python or recipe.remapped or spec.tty or own_rules)
 
 
 def recipe_like(recipe: Recipe) -> Recipe:

@@ -348,11 +348,14 @@ class Engine:
         """
         assert self._manager is not None
         cgroup = self._manager.create(name[:12], limits_of(spec, self.facts), group=spec.cgroup_parent)
+        self._note_limits(cgroup, spec)
+        return cgroup
+
+    def _note_limits(self, cgroup: Cgroup, spec: ContainerSpec) -> None:
         if self._guest and spec.limits.memory_bytes:
             from ..guest.kernel import beyond_memory
 
             cgroup.notes += beyond_memory(spec.limits.memory_bytes)
-        return cgroup
 
     def _build(self, container: str, recipe: Recipe, *, parked: bool = False) -> Supervised:
         """Build a container; everything further happens in events.
@@ -366,10 +369,13 @@ class Engine:
         if blank is not None:
             try:
                 become(blank, recipe)
+                self._note_limits(blank.cgroup, recipe.spec)
+                return blank
+            except BrokenPipeError:
+                blank.discard()  # killed while it waited, which nobody has noticed yet
             except BaseException:
                 blank.discard()
                 raise
-            return blank
         cgroup = self.new_cgroup(container, recipe.spec)
         ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)

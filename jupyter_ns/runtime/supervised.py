@@ -240,6 +240,7 @@ class Supervised:
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
             if self.recipe.in_zygote:
+                os.set_blocking(self.ends.report, False)  # the cell may read it as well, from /proc/self/fd
                 self.engine.registry.executed(self)
         elif self.plan.steps[report.step].op is Op.EXEC:
             self.exec_errno = report.errno
@@ -541,14 +542,14 @@ class Supervised:
 
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
+        if "pid" not in self.namespaces or "pid" in self.spec.without:
+            self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         if self.leaving:
             self.leaving = False
             self.dispose(keep_files=self.keep_files)
             self.engine.leave(-1)
             return
         self.status = status
-        if "pid" not in self.namespaces or "pid" in self.spec.without:
-            self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         self.take_last_reports()
         self.state = "ended"
 
@@ -560,6 +561,10 @@ class Supervised:
         self.close_fd("report")
         if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
             return
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            self._read_stream(name, number)
+            if getattr(self.ends, name) >= 0 and is_readable(getattr(self.ends, name)):
+                return  # the cell has made its pipe larger
         self.send_signal(signal.SIGKILL)  # who says so ends
         self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
         self.engine.leave(1)
@@ -567,8 +572,7 @@ class Supervised:
             if self.ends.channel is None or not is_readable(self.ends.channel):
                 break
             self._read_channel()
-        for name, number in (("stdout", 1), ("stderr", 2)):
-            self._read_stream(name, number)
+        for name in ("stdout", "stderr"):
             self.close_fd(name)
         self.close_channel()
 

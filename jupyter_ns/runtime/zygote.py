@@ -128,7 +128,8 @@ class Zygote:
                 if core.execute_image(image, steps, REPORT_FD, GO_FD, first=wait) == 0:
                     code = payload.run(self.shell, CHANNEL_FD)
                     if last >= 0:
-                        os.write(last, core.REPORT.pack(core.DONE, code, 0, 0))
+                        with contextlib.suppress(OSError):  # the cell has closed it, or written to it
+                            os.write(last, core.REPORT.pack(core.DONE, code, 0, 0))
         except BaseException:
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -507,3 +508,33 @@ def test_mounts_that_come_and_go_are_followed() -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == f"{['cat: …/mounted: No such file or directory' + chr(10), 'here', 'here']} 2\n"
+
+
+def test_a_blank_that_was_just_killed_is_replaced(engine: Callable[[], EngineClient]) -> None:
+    run("true")
+    time.sleep(0.3)
+    pid = engine().pid
+    waiting = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/stat") if _is_waiting(p, pid)]
+    assert waiting
+
+    def kill() -> None:
+        for child in waiting:
+            os.kill(child, signal.SIGKILL)
+            while ") Z " not in Path(f"/proc/{child}/stat").read_text():
+                time.sleep(0.01)
+        os.kill(pid, signal.SIGCONT)
+
+    os.kill(pid, signal.SIGSTOP)  # the engine hears of the request before it hears of the end
+    later = threading.Timer(0.3, kill)
+    later.start()
+    assert run("echo", "another").stdout == "another\n"
+    later.join()
+
+
+def _is_waiting(stat: Path, engine: int) -> bool:
+    """Whether a process is the engine's child, in a PID namespace of its own."""
+    try:
+        child = int(stat.read_text().rpartition(")")[2].split()[1]) == engine
+        return child and os.stat(stat.parent / "ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return False
