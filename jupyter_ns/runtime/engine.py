@@ -378,10 +378,12 @@ class Engine:
         if blank is not None:
             try:
                 become(blank, recipe)
+                return blank
+            except BrokenPipeError:
+                blank.discard()  # killed while it waited, which nobody has noticed yet
             except BaseException:
                 blank.discard()
                 raise
-            return blank
         cgroup = self.new_cgroup(container, recipe.spec)
         ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)

@@ -55,7 +55,7 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     host = record.process
     key = msgpack.packb([changes, host.cgroup.self_join_files])
     recipe = host.entered.get(key) or _recipe_to_enter(record, dict(changes))
-    if not recipe.spec.user:  # whom a name means may change meanwhile
+    if not (recipe.spec.user or recipe.spec.groups):  # whom a name means may change meanwhile
         if len(host.entered) >= MOST_WORDS:
             host.entered.clear()
         host.entered[key] = recipe

@@ -157,7 +157,7 @@ class Recipes:
             if recipe.remapped:
                 recipe = replace(recipe, uid=facts.private_ids[0] + inputs.uid)
             # These look at files that may change meanwhile, or at a cgroup that may be made anew.
-            if not (spec.mounts or spec.user or spec.devices or spec.cgroup_parent):
+            if not (spec.mounts or spec.user or spec.groups or spec.devices or spec.cgroup_parent):
                 self._recipes[key] = recipe
         else:
             self._recipes.move_to_end(key)

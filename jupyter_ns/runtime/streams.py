@@ -109,14 +109,19 @@ class Streams:
         if self._ends.channel is not None:
             self._engine.watch(self._ends.channel.fileno(), self._read_channel)
 
+    def read_out(self) -> bool:
+        """Read what is in the standard streams, as far as a pipe usually holds; return whether that is all."""
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            self._read(name, number)
+        return not any(fd >= 0 and is_readable(fd) for fd in (self._ends.stdout, self._ends.stderr))
+
     def drain(self) -> None:
         """Read what is there, and no more: nobody writes any longer."""
         for _ in range(PIECES):
             if self._ends.channel is None or not is_readable(self._ends.channel):
                 break
             self._read_channel()
-        for name, number in (("stdout", 1), ("stderr", 2)):
-            self._read(name, number)
+        for name in ("stdout", "stderr"):
             self.close_one(name)
         self._close_channel()
 

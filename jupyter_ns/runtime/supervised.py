@@ -183,6 +183,7 @@ class Supervised:
         elif report.phase == core.RUNNING:
             self.timings = core.read_timings(self.ends.report, report.step)
             if self.recipe.in_zygote:
+                os.set_blocking(self.ends.report, False)  # the cell may read it as well, from /proc/self/fd
                 self.engine.registry.executed(self)
         elif self.plan.steps[report.step].op is Op.EXEC:
             self.exec_errno = report.errno
@@ -399,14 +400,14 @@ class Supervised:
 
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
+        if "pid" not in self.namespaces or "pid" in self.spec.without:
+            self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         if self.leaving:
             self.leaving = False
             self.dispose(keep_files=self.keep_files)
             self.engine.leave(-1)
             return
         self.status = status
-        if "pid" not in self.namespaces or "pid" in self.spec.without:
-            self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         self.take_last_reports()
         self.state = "ended"
 
@@ -418,6 +419,8 @@ class Supervised:
         self.streams.close_one("report")
         if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
             return
+        if not self.streams.read_out():
+            return  # the cell has made a pipe larger
         self.send_signal(signal.SIGKILL)  # who says so ends
         self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
         self.engine.leave(1)

@@ -284,3 +284,63 @@ def test_a_fork_of_the_kernel_is_made_of_no_blank() -> None:
     done = subprocess.run([sys.executable, "-c", FORK_AFTER_A_PROGRAM], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1:] == ["forked", "42", "lives"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nos.closerange(4, 256)",
+        "import os, stat\nfor fd in range(4, 256):\n    try:\n        if stat.S_ISFIFO(os.fstat(fd).st_mode): "
+        "os.write(fd, b'x' * 15)\n    except OSError: pass",
+    ],
+    ids=["closed", "written to"],
+)
+def test_who_tampers_with_the_report_ends_as_usual(source: str) -> None:
+    container, _ = cell(f"{source}\nprint('ok')")
+    assert (container.stdout, container.stderr, container.exit_code) == ("ok\n", "", 0)
+
+
+def test_no_pipe_of_a_cell_can_keep_the_engine(engine: Callable[[], EngineClient]) -> None:
+    """A cell can read what it has written, through /proc/self/fd, before the engine does."""
+    pid = engine().pid
+    held: dict[str, bool] = {}
+    sink = Messages()
+
+    def look(prompt: str, password: bool) -> str:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with Path(f"/proc/{pid}/fdinfo/{fd}").open() as f:
+                flags = next(int(line.split()[1], 8) for line in f if line.startswith("flags:"))
+            held[os.readlink(f"/proc/{pid}/fd/{fd}")] = bool(flags & os.O_NONBLOCK)
+        return ""
+
+    sink.on_input = look  # type: ignore[method-assign]
+    source = (
+        "import os\ninput()\n[os.readlink(f'/proc/self/fd/{fd}') for fd in range(64) "
+        "if os.path.exists(f'/proc/self/fd/{fd}')]"
+    )
+    container, _ = cell(source, sink)
+    pipes = [name for name in container.value if name.startswith("pipe:") and name in held]
+    assert len(pipes) == 3  # its output, its errors, and the report
+    assert all(held[name] for name in pipes)
+
+
+def test_a_larger_pipe_is_read_to_its_end(engine: Callable[[], EngineClient]) -> None:
+    pid = engine().pid
+    sink = Messages()
+
+    def look_away(prompt: str, password: bool) -> str:
+        for seconds, number in ((0.2, signal.SIGSTOP), (1.2, signal.SIGCONT)):
+            threading.Timer(seconds, os.kill, (pid, number)).start()
+        return ""
+
+    sink.on_input = look_away  # type: ignore[method-assign]
+    # It says by itself that it is done, so as to be there still when the engine hears of it.
+    done = core.REPORT.pack(core.DONE, 0, 0, 0)
+    source = (
+        "import fcntl, os, time\ninput()\ntime.sleep(0.6)\nfcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n"
+        "os.write(1, b'x' * 900_000)\n"
+        f"for fd in range(4, 256):\n    try: os.write(fd, {done!r})\n    except OSError: pass\n"
+        "time.sleep(1)"
+    )
+    container, _ = cell(source, sink)
+    assert len(container.stdout) == 900_000

@@ -556,3 +556,45 @@ def test_what_the_kernel_refuses_is_named_and_nothing_of_it_stays() -> None:
     done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True)
     exists = errno.EEXIST
     assert done.stdout.splitlines() == [f"{exists} RTM_NEWLINK", f"{exists} RTM_NEWROUTE", "['lo', 'eth0']"]
+
+
+# ---- taken off, in numbers ----
+
+
+def test_taken_off_its_only_network_it_starts_again_without(net: Callable[..., str]) -> None:
+    lab = net("lab")
+    with there("sleep", "99", network=lab, name="one", publish="7") as one:
+        ask("network_disconnect", of=lab, container="one")
+        assert ask("inspect", of="one")["ports"] == []
+        one.stop(0)
+        if not get_client().facts.mknod_error:  # else it cannot be started again
+            one.start()
+            assert soon(lambda: ask("inspect", of="one")["state"] == "running")
+            assert interfaces(ask("inspect", of="one")["pid"]) == ["lo"]
+
+
+def test_a_port_goes_with_the_network_that_it_was_published_for(net: Callable[..., str]) -> None:
+    lab = net("lab")
+    ask("network_create", name="other")
+    with server(network="other", publish="7", name="first"), server(network=lab, name="by"):
+        ((_, _, ip, outer),) = ask("inspect", of="first")["ports"]
+        assert echoed(ip, outer, b"x") == b"X"
+        ask("network_disconnect", of="other", container="first")
+        assert refused(ip, outer)  # who gets the address next is not reached by it
+        ask("network_remove", of="other")
+        assert call("by", network=lab) == "HELLO"
+
+
+def test_more_ports_than_descriptors_go_in_one_message(net: Callable[..., str]) -> None:
+    first = 21_000
+    with there("sleep", "99", network=net("lab"), publish=f"{first}-{first + 299}:8000-8299") as container:
+        assert len(ask("inspect", of=container.id)["ports"]) == 300
+        with socket.create_connection(("127.0.0.1", first + 299), timeout=5) as client:
+            assert client.recv(1) == b""  # nobody listens inside
+
+
+def test_more_requests_than_a_socket_holds(net: Callable[..., str]) -> None:
+    with there("sleep", "99", network=net("lab")):
+        for i in range(700):
+            ask("network_create", name=f"n{i}", subnet=f"10.{100 + i // 256}.{i % 256}.0/24")
+        assert len(ask("network_prune")) == 700

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -523,3 +524,33 @@ def test_a_defect_ends_one_request_and_not_the_engine() -> None:
     (kind, error), pid = heard[0], client.pid
     assert kind is Kind.ERROR and "a defect in jupyter_ns: TypeError" in error["message"]
     assert sh("echo alive").stdout == "alive\n" and get_client().pid == pid
+
+
+def test_a_blank_that_was_just_killed_is_replaced(engine: Callable[[], EngineClient]) -> None:
+    run("true")
+    time.sleep(0.3)
+    pid = engine().pid
+    waiting = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/stat") if _is_waiting(p, pid)]
+    assert waiting
+
+    def kill() -> None:
+        for child in waiting:
+            os.kill(child, signal.SIGKILL)
+            while ") Z " not in Path(f"/proc/{child}/stat").read_text():
+                time.sleep(0.01)
+        os.kill(pid, signal.SIGCONT)
+
+    os.kill(pid, signal.SIGSTOP)  # the engine hears of the request before it hears of the end
+    later = threading.Timer(0.3, kill)
+    later.start()
+    assert run("echo", "another").stdout == "another\n"
+    later.join()
+
+
+def _is_waiting(stat: Path, engine: int) -> bool:
+    """Whether a process is the engine's child, in a PID namespace of its own."""
+    try:
+        child = int(stat.read_text().rpartition(")")[2].split()[1]) == engine
+        return child and os.stat(stat.parent / "ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -11,6 +11,7 @@ from ...cgroups.facts import merge
 from ...errors import EngineError, SetupError
 from ...networks.data import BRIDGE, Endpoint
 from ...spec import ContainerSpec, LimitRecord, Limits
+from .process import MOST_FDS
 from .publish import Published
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Attachment:
                 self._ask("attach", endpoint, fds=[fd], limits=asdict(self.limits))
         if self.ports:
             self._publish()
+        self.connected = not self._unanswered  # it has been taken off every network that it had
 
     def _fail(self, error: EngineError | OSError) -> None:
         container = self.container
@@ -113,8 +115,10 @@ class Attachment:
 
     def _publish(self) -> None:
         self._publisher = self.endpoints[0].id
-        ports = [p.port for p in self.ports]
-        self._ask("publish", self.endpoints[0], fds=[p.sock.fileno() for p in self.ports], ports=ports)
+        for first in range(0, len(self.ports), MOST_FDS):
+            some = self.ports[first : first + MOST_FDS]
+            fds = [p.sock.fileno() for p in some]
+            self._ask("publish", self.endpoints[0], fds=fds, ports=[p.port for p in some])
         for published in self.ports:
             published.sock.close()
 
@@ -190,13 +194,24 @@ class Attachment:
                 os.close(fd)
             self._hosts = text
 
-    def close(self) -> None:
-        """Give everything back: addresses, ports, interfaces."""
+    def disconnected(self, endpoint: Endpoint) -> None:
+        """Give back an endpoint that has been taken away, and the ports that were published for it."""
+        if endpoint.id == self._publisher:
+            self._unpublish()
+        self.networks.give_back(self, endpoint)
+        self.wanted = [w for w in self.wanted if w.network != endpoint.network]
+
+    def _unpublish(self) -> None:
         for published in self.ports:
             published.sock.close()
+        self.ports = []
         if self._publisher:  # waited for: whoever comes next may want the same port
             publisher, self._publisher = self._publisher, ""
             self.networks.unpublish(publisher)
+
+    def close(self) -> None:
+        """Give everything back: addresses, ports, interfaces."""
+        self._unpublish()
         if self not in self.networks.attachments:
             return
         names = [e.network for e in self.endpoints]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import os
@@ -61,11 +62,20 @@ class SwitchboardClient:
         """
         self._number += 1
         data = msgpack.packb({"number": self._number, "do": do, **arguments})
-        try:
-            socket.send_fds(self._sock, [data], list(fds))
-        except (BrokenPipeError, ConnectionResetError):
-            raise EngineError("the switchboard, which connects containers, is gone; try again") from None
-        self._waiting[self._number] = answer
+        number = self._number
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        while self.alive:
+            try:
+                # socket.send_fds() leaves its flags out.
+                self._sock.sendmsg([data], rights, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._on_answer()  # it waits until we take its answers: neither may wait for the other
+            except (BrokenPipeError, ConnectionResetError):
+                break
+            else:
+                self._waiting[number] = answer
+                return
+        raise EngineError("the switchboard, which connects containers, is gone; try again")
 
     def call(self, do: str, *, fds: Sequence[int] = (), **arguments: Any) -> Any:
         """Ask, and wait: for what takes a moment only, and is asked rarely.

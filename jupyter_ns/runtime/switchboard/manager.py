@@ -237,7 +237,7 @@ class Networks:
             for one in wanted:
                 self.join(found, one)
             self.check(spec.limits)
-            found.ports = open_ports(spec)
+            found.ports = open_ports(spec) if found.endpoints else []
             yield found
         except BaseException:
             found.close()
@@ -297,7 +297,7 @@ class Networks:
     def unpublish(self, endpoint: str) -> None:
         """Give back the host's ports that are published for an endpoint."""
         if self._client is not None and self._client.alive:
-            with contextlib.suppress(EngineError):  # it has just ended, and its sockets with it
+            with contextlib.suppress(EngineError, OSError):  # it has just ended, and its sockets with it
                 self._client.call("unpublish", endpoint=endpoint)
 
     def left(self, attachment: Attachment) -> None:
@@ -359,7 +359,7 @@ class Networks:
         self.refresh([endpoint.network])
 
     def disconnect(self, attachment: Attachment, reference: str) -> None:
-        """Take a running container off a network.
+        """Take a running container off a network; its ports go with the network that they were published for.
 
         Raises
         ------
@@ -370,8 +370,7 @@ class Networks:
         for endpoint in attachment.endpoints:
             if endpoint.network == network.name:
                 self.client.call("detach", endpoint=asdict(endpoint))  # waited for: who asks next, finds it done
-                self.give_back(attachment, endpoint)
-                attachment.wanted = [w for w in attachment.wanted if w.network != network.name]
+                attachment.disconnected(endpoint)
                 self.refresh([network.name])
                 attachment.write_hosts()
                 return

@@ -22,6 +22,8 @@ from .relay import READ, Loop, Relay
 from .switch import MessageError, Switch
 
 MOST_BYTES = 1 << 20
+MOST_FDS = 64
+"""With one request."""
 
 
 class Switchboard:
@@ -58,7 +60,7 @@ class Switchboard:
 
     def _on_request(self, _events: int) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, MOST_BYTES, 64)
+            data, fds, _, _ = socket.recv_fds(self._sock, MOST_BYTES, MOST_FDS)
         except ConnectionResetError:  # the engine ended without having read an answer
             data, fds = b"", []
         if not data:
