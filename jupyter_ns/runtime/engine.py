@@ -258,6 +258,8 @@ class Engine:
         assert self._mounts is not None and self._manager is not None
         if self._mounts.have_changed():
             self._parked.drop()
+            if not self._mounts.look_different():
+                return
             self._recipes.clear()
             self._facts, self._private_facts = look_again(self.facts, self._manager.facts), None
             self._tell_facts()

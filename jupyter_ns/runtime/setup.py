@@ -14,7 +14,7 @@ from ..cgroups import CgroupFacts, read_layout
 from ..cgroups import probe as probe_cgroups
 from ..doctor import RESTRICTED
 from ..errors import MORE, UnsupportedError
-from ..host import HostFacts
+from ..host import HostFacts, parse_mountinfo, visible_mounts
 from ..namespaces import BY_NAME
 from .private import private_ids
 from .probe import capability_set, probe
@@ -53,17 +53,28 @@ def look_again(facts: HostFacts, cgroup: CgroupFacts) -> HostFacts:
 
 
 class Mounts:
-    """Tells whether this mount namespace has changed since it was asked last."""
+    """Tells whether this mount namespace has changed since it was asked last, and whether what is seen in it has."""
 
     def __init__(self) -> None:
         # proc_pid_mounts(5): the file polls as an exceptional condition once mounts have changed.
         self._file = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLPRI)
+        self._seen = self._visible()
+
+    @staticmethod
+    def _visible() -> list[tuple[object, ...]]:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+            return [entry[2:] for entry in visible_mounts(parse_mountinfo(f.read()))]  # all but the numbers
 
     def have_changed(self) -> bool:
-        """Whether they have."""
+        """Whether anything has been mounted or unmounted."""
         return bool(self._poll.poll(0))
+
+    def look_different(self) -> bool:
+        """Whether other mounts are seen than when it was asked last: many come for a moment and go."""
+        before, self._seen = self._seen, self._visible()
+        return self._seen != before
 
 
 def raise_open_files() -> tuple[int, int]:
