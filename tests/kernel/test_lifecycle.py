@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detached import detached
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import EngineClient, get_client
@@ -38,17 +39,6 @@ def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
     while not true() and time.monotonic() < deadline:
         time.sleep(0.02)
     return true()
-
-
-@contextlib.contextmanager
-def detached(*argv: str, **options: Any) -> Iterator[Container]:
-    """Give a container that runs by itself; it is removed in the end."""
-    container = run(*argv, detach=True, **{"workdir": "/", **options})
-    try:
-        yield container
-    finally:
-        if any(row["id"] == container.id for row in ask("list")):
-            container.remove(force=True)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detached import detached
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import EngineClient, get_client
@@ -64,20 +65,9 @@ def net(engine: Callable[[], EngineClient]) -> Iterator[Callable[..., str]]:
 
 
 @contextlib.contextmanager
-def there(*argv: str, **options: Any) -> Iterator[Container]:
-    """Give a container that runs by itself; it is removed in the end."""
-    container = run(*argv, detach=True, **{"workdir": "/", **options})
-    try:
-        yield container
-    finally:
-        if any(row["id"] == container.id for row in ask("list")):
-            container.remove(force=True)
-
-
-@contextlib.contextmanager
 def server(**options: Any) -> Iterator[Container]:
     """Give a container that answers on port 7."""
-    with there(sys.executable, "-c", ECHO, **options) as container:
+    with detached(sys.executable, "-c", ECHO, **options) as container:
         # 0A: TCP_LISTEN, proc_pid_net(5)
         assert soon(lambda: ":0007 00000000:0000 0A" in Path(f"/proc/{container.pid}/net/tcp").read_text())
         yield container
@@ -134,7 +124,7 @@ def switchboard() -> int:
 
 def test_a_container_has_an_interface_an_address_and_a_route(net: Callable[..., str]) -> None:
     host = set(os.listdir("/sys/class/net"))
-    with there("sleep", "99", network=net("lab", subnet="172.28.0.0/16"), ip="172.28.0.9") as container:
+    with detached("sleep", "99", network=net("lab", subnet="172.28.0.0/16"), ip="172.28.0.9") as container:
         assert interfaces(container.pid) == ["lo", "eth0"]
         assert addresses(container.pid) == {"127.0.0.1", "172.28.0.9"}
         assert routes(container.pid) == {("eth0", "0.0.0.0", "172.28.0.1"), ("eth0", "172.28.0.0", "0.0.0.0")}
@@ -145,7 +135,7 @@ def test_a_container_has_an_interface_an_address_and_a_route(net: Callable[..., 
 
 
 def test_an_internal_network_has_no_default_route(net: Callable[..., str]) -> None:
-    with there("sleep", "99", network=net("lab", internal=True)) as container:
+    with detached("sleep", "99", network=net("lab", internal=True)) as container:
         assert {destination for _, destination, _ in routes(container.pid)} == {"172.18.0.0"}
 
 
@@ -176,7 +166,7 @@ def test_the_plan_says_what_is_done(net: Callable[..., str]) -> None:
     ]
     assert sum("tbf rate 10000000bit" in line for line in planned.outside) == 2
     assert ask("networks")[0]["containers"] == {}
-    with there("sleep", "99", network=name):
+    with detached("sleep", "99", network=name):
         ran = run("true", network=name).plan
     assert any("RTM_NEWADDR(172.18.0.3/16" in line for line in ran.outside)
     text = ran.describe()
@@ -205,7 +195,7 @@ def test_on_dockers_default_network_there_are_no_names() -> None:
 
 def test_what_is_broken_is_mended_by_connecting(net: Callable[..., str]) -> None:
     lab, other = net("lab"), net("other")
-    with server(network=lab, name="echo"), there("sleep", "99", network=other, name="far") as far:
+    with server(network=lab, name="echo"), detached("sleep", "99", network=other, name="far") as far:
         hello = (sys.executable, "-c", CALL, "echo")
         assert far.exec(*hello).stdout == "gaierror\n"
         ask("network_connect", of=lab, container="far", aliases=["near"])
@@ -226,9 +216,9 @@ def ask_hosts(name: str) -> str:
 
 def test_hosts_follow_who_comes_goes_and_is_renamed(net: Callable[..., str]) -> None:
     lab = net("lab")
-    with there("sleep", "99", network=lab, name="one", add_host="db:10.0.0.1"):
+    with detached("sleep", "99", network=lab, name="one", add_host="db:10.0.0.1"):
         assert "10.0.0.1\tdb\n" in ask_hosts("one")
-        with there("sleep", "99", network=lab, name="two") as two:
+        with detached("sleep", "99", network=lab, name="two") as two:
             assert "172.18.0.3\ttwo " in ask_hosts("one")
             assert "172.18.0.2\tone " in ask_hosts("two")
             ask("rename", of="two", name="deux")
@@ -306,7 +296,7 @@ def test_datagrams_are_published_too(net: Callable[..., str]) -> None:
         "import socket\ns = socket.socket(type=socket.SOCK_DGRAM)\ns.bind(('', 9))\nprint('ready', flush=True)\n"
         "while True:\n    data, who = s.recvfrom(99)\n    s.sendto(data.upper(), who)"
     )
-    with there(sys.executable, "-c", code, network=net("lab"), publish="9/udp") as container:
+    with detached(sys.executable, "-c", code, network=net("lab"), publish="9/udp") as container:
         assert soon(lambda: "ready" in container.logs())
         ((_, _, ip, outer),) = ask("inspect", of=container.id)["ports"]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -356,7 +346,7 @@ def received(seconds: float, **options: Any) -> tuple[float, Container]:
     )
     lab = {"network": "lab"}
     receiving, sending = (lab | options.pop(side, {}) for side in ("sink", "source"))
-    with there(sys.executable, "-c", sink, name="sink", **receiving) as container:
+    with detached(sys.executable, "-c", sink, name="sink", **receiving) as container:
         assert soon(lambda: "ready" in container.logs())
         sent = run(sys.executable, "-c", source, workdir="/", **sending)
         assert soon(lambda: len(container.logs().split()) == 2)
@@ -376,12 +366,12 @@ def test_a_rate_holds_for_what_is_sent_and_what_is_received(net: Callable[..., s
 
 
 def test_a_rate_is_moved_while_it_runs(net: Callable[..., str]) -> None:
-    with there("sleep", "99", network=net("lab")) as container:
+    with detached("sleep", "99", network=net("lab")) as container:
         container.update(net_rate="1mbit")
         assert {r.effective for r in container.limits} == {"125000"}
         container.update(net_rate="2mbit")
         assert {r.effective for r in container.limits} == {"250000"}
-    with there("sleep", "99") as container, pytest.raises(UsageError, match="on a network"):
+    with detached("sleep", "99") as container, pytest.raises(UsageError, match="on a network"):
         container.update(net_rate="1mbit")
 
 
@@ -427,7 +417,7 @@ def test_networks_are_made_with_dockers_conditions(net: Callable[..., str]) -> N
     }.items():
         with pytest.raises(UsageError, match=message):
             ask("network_create", **options)
-    with there("sleep", "99", network="lab", ip="10.9.0.1", name="one"):
+    with detached("sleep", "99", network="lab", ip="10.9.0.1", name="one"):
         with pytest.raises(UsageError, match="Address already in use"):
             run("true", network="lab", ip="10.9.0.1")
         with pytest.raises(UsageError, match="has active endpoints: one"):
@@ -449,7 +439,7 @@ def test_networks_are_made_with_dockers_conditions(net: Callable[..., str]) -> N
 def test_addresses_are_given_back(net: Callable[..., str]) -> None:
     lab = net("lab", subnet="10.9.0.0/30")
     for _ in range(3):
-        with there("sleep", "99", network=lab) as container:
+        with detached("sleep", "99", network=lab) as container:
             assert addresses(container.pid) == {"127.0.0.1", "10.9.0.2"}
             with pytest.raises(UsageError, match="no available IPv4 addresses"):
                 run("true", network=lab)
@@ -462,7 +452,7 @@ def test_addresses_are_given_back(net: Callable[..., str]) -> None:
 
 
 def test_the_switchboard_goes_when_nobody_needs_it(net: Callable[..., str]) -> None:
-    with there("sleep", "99", network=net("lab")):
+    with detached("sleep", "99", network=net("lab")):
         pid = switchboard()
         assert pid
     get_client().sync()
@@ -505,7 +495,7 @@ def test_what_was_sent_arrives_although_the_sender_has_ended(net: Callable[..., 
         "n = 0\nwhile piece := c.recv(65536): n += len(piece)\nprint(n, flush=True)"
     )
     lab = net("lab")
-    with there(sys.executable, "-c", count, network=lab, name="sink") as sink:
+    with detached(sys.executable, "-c", count, network=lab, name="sink") as sink:
         assert soon(lambda: "ready" in sink.logs())
         code = "import socket\nsocket.create_connection(('sink', 7)).sendall(bytes(200_000))"
         run(sys.executable, "-c", code, network=lab, workdir="/", net_rate="2mbit")
@@ -514,7 +504,7 @@ def test_what_was_sent_arrives_although_the_sender_has_ended(net: Callable[..., 
 
 def test_a_switchboard_that_was_killed_is_replaced(net: Callable[..., str]) -> None:
     lab = net("lab")
-    with there("sleep", "99", network=lab) as container:
+    with detached("sleep", "99", network=lab) as container:
         os.kill(switchboard(), signal.SIGKILL)
         assert soon(lambda: interfaces(container.pid) == ["lo"])  # the bridge has gone, and every cable to it
         with server(network=lab, name="echo"):
@@ -563,7 +553,7 @@ def test_what_the_kernel_refuses_is_named_and_nothing_of_it_stays() -> None:
 
 def test_taken_off_its_only_network_it_starts_again_without(net: Callable[..., str]) -> None:
     lab = net("lab")
-    with there("sleep", "99", network=lab, name="one", publish="7") as one:
+    with detached("sleep", "99", network=lab, name="one", publish="7") as one:
         ask("network_disconnect", of=lab, container="one")
         assert ask("inspect", of="one")["ports"] == []
         one.stop(0)
@@ -587,14 +577,14 @@ def test_a_port_goes_with_the_network_that_it_was_published_for(net: Callable[..
 
 def test_more_ports_than_descriptors_go_in_one_message(net: Callable[..., str]) -> None:
     first = 21_000
-    with there("sleep", "99", network=net("lab"), publish=f"{first}-{first + 299}:8000-8299") as container:
+    with detached("sleep", "99", network=net("lab"), publish=f"{first}-{first + 299}:8000-8299") as container:
         assert len(ask("inspect", of=container.id)["ports"]) == 300
         with socket.create_connection(("127.0.0.1", first + 299), timeout=5) as client:
             assert client.recv(1) == b""  # nobody listens inside
 
 
 def test_more_requests_than_a_socket_holds(net: Callable[..., str]) -> None:
-    with there("sleep", "99", network=net("lab")):
+    with detached("sleep", "99", network=net("lab")):
         for i in range(700):
             ask("network_create", name=f"n{i}", subnet=f"10.{100 + i // 256}.{i % 256}.0/24")
         assert len(ask("network_prune")) == 700
