@@ -6,13 +6,13 @@ the engine and all containers down whatever happened.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from .engine import run_once
+from .program import answer
 from .stats import BenchmarkError
 
 IDLE_S = "3600"
@@ -52,16 +52,5 @@ def measure(containers: int, rounds: int, gap_s: float) -> dict[str, list[float]
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def main() -> int:
-    """Run `measure` with the command line's figures; return the exit code."""
-    try:
-        answer = measure(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(answer), flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(measure))

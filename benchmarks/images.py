@@ -23,8 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .engine import run_once
+from .program import answer
 from .spawn import spawn
-from .stats import BenchmarkError, Candidate, Series, interleave
+from .stats import Candidate, Series, interleave
 
 MIB = 1 << 20
 LOAD, PODMAN, SKOPEO = "load", "podman load", "skopeo copy … containers-storage:"
@@ -177,16 +178,5 @@ def series(*, mebibytes: int, containers: int, rounds: int, gap_s: float) -> lis
     return [*found, *(Series(name=n, values=tuple(s * 1e3 for s in answer[n]), note=notes[n]) for n in notes)]
 
 
-def main() -> int:
-    """Run `measure` with the command line's figures; return the exit code."""
-    try:
-        answer = measure(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(answer), flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(measure))

@@ -6,14 +6,13 @@ its end takes the engine and all containers down whatever happened.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import threading
 import time
 
 from .engine import LIMITS, run_once
 from .processes import children, cpu_seconds, pss_kib
+from .program import answer
 from .stats import BenchmarkError
 
 IDLE_S = 3600
@@ -99,19 +98,7 @@ def measure(containers: int, rounds: int, gap_s: float) -> dict[str, object]:
     }
 
 
-def main() -> int:
-    """Run `measure` with the command line's figures; return the exit code."""
-    containers, rounds, gap_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    try:
-        answer = measure(containers, rounds, gap_s)
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(answer), flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    code = main()
+    code = answer(measure)
     # The sleepers' threads never return; the engine ends with this process.
     os._exit(code)
