@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from jupyter_ns.images.record import Layer, digest_of
 from jupyter_ns.images.reference import parse_reference
 from jupyter_ns.images.store import Store
 from jupyter_ns.runner import Run, Sink
+from jupyter_ns.runtime.parked import AFTER_S
 from jupyter_ns.spec import ContainerSpec, Mount
 
 pytestmark = pytest.mark.needs("overlay", "root")
@@ -277,11 +280,26 @@ def test_a_volume_in_use_is_not_removed(store: Store) -> None:
         with pytest.raises(ImageError, match="in use"):
             volumes.remove(store, "busy")
 
+        Path(volumes.get(store, "busy").path, "tried").touch()
+
     mount = Mount(type="volume", source="busy", destination="/data")
-    spec = ContainerSpec(argv=("true",), workdir="/", mounts=(mount,))
+    until_tried = ("sh", "-c", "until [ -e /data/tried ]; do sleep 0.02; done")
+    spec = ContainerSpec(argv=until_tried, workdir="/", mounts=(mount,))
     assert Run(get_client(), spec, Meanwhile(try_to_remove)).execute().exit_code == 0
     get_client().sync()
     volumes.remove(store, "busy")
+
+
+def test_a_volume_goes_while_the_next_container_is_being_thought_of(store: Store) -> None:
+    client = get_client()
+    for _ in range(5):  # at least one of them in the milliseconds between a run and the building of the next
+        run("true", volume="brief:/data")
+        with contextlib.suppress(ImageError):  # in use until the run's own process has gone
+            time.sleep(AFTER_S / 4)
+            volumes.remove(store, "brief")
+        time.sleep(2 * AFTER_S)
+        client.sync()  # fails if the engine is gone
+    assert get_client() is client
 
 
 def test_cells_of_python_are_refused(store: Store) -> None:
