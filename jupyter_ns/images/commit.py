@@ -7,14 +7,16 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import ImageError, UsageError
+from ..spec import ContainerSpec
 from .base import HOST
 from .make import OCI_LAYER, add_image, new_config, now
-from .pack import pack_layer
+from .merged import Stack
+from .pack import pack_layer, pack_stack
 from .record import Image, Layer
-from .reference import Reference
+from .reference import Reference, parse_reference
 from .store import Store
 
 _EXPOSED = re.compile(r"[0-9]+(?:-[0-9]+)?(?:/(?:tcp|udp|sctp))?", re.ASCII)
@@ -97,6 +99,64 @@ def commit(
         if author:
             config["author"] = author
         return add_image(store, layers, config, names, base=kind)
+
+
+def commit_files(
+    store: Store, files: Mapping[str, Any], names: Sequence[str], changes: Sequence[str], author: str, message: str
+) -> Image:
+    """Make an image of what a container wrote.
+
+    Parameters
+    ----------
+    store : Store
+        Where its image is.
+    files : mapping
+        What its engine says of its files (the command ``files``).
+    names : sequence of str
+        What to call the result.
+    changes : sequence of str
+        As `apply_changes` takes them.
+    author, message : str
+        For the history.
+
+    Raises
+    ------
+    UsageError
+        As `parse_reference`, `apply_changes`.
+    ImageError
+        As `commit`.
+    """
+    base = store.image(files["image"]) if files["image"] else None
+    return commit(
+        store,
+        base,
+        files["uppers"],
+        [parse_reference(name) for name in names],
+        runtime=apply_changes(base.runtime if base else HOST_RUNTIME, changes),
+        author=author,
+        message=message,
+        created_by=shlex.join(ContainerSpec.from_dict(files["spec"]).argv) or "(a Python cell)",
+        first_ids=tuple(files["first_ids"]),
+    )
+
+
+def export_files(files: Mapping[str, Any], out: BinaryIO) -> None:
+    """Write all files of a container of an image as one archive.
+
+    Parameters
+    ----------
+    files : mapping
+        As of `commit_files`.
+    out : binary file
+        Where it goes.
+
+    Raises
+    ------
+    ImageError
+        As `pack_stack`.
+    """
+    layers = [files["uppers"]["/"], *files["lower"]]
+    pack_stack(Stack(layers), out, tuple(files["first_ids"]))
 
 
 def apply_changes(runtime: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class _Writer:
     """Puts files into an archive: links once, times exactly, attributes but overlayfs's own."""
 
     def __init__(self, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
-        self._first_ids = first_ids
+        self.first_ids = first_ids
         self._tar = tarfile.open(  # noqa: SIM115 (closed by `close`)
             fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20, errors="surrogateescape"
         )
@@ -50,7 +50,7 @@ class _Writer:
             return
         entry = tarfile.TarInfo(name)
         entry.type, entry.mode, entry.uid, entry.gid = kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
-        entry.uid, entry.gid = max(0, entry.uid - self._first_ids[0]), max(0, entry.gid - self._first_ids[1])
+        entry.uid, entry.gid = max(0, entry.uid - self.first_ids[0]), max(0, entry.gid - self.first_ids[1])
         seconds, rest = divmod(info.st_mtime_ns, 1_000_000_000)
         entry.mtime = seconds
         headers = {"mtime": f"{seconds}.{rest:09}"} if rest else {}
@@ -146,11 +146,12 @@ def _pack_directory(writer: _Writer, fd: int, prefix: str) -> None:
                 os.close(below)
 
 
-def pack_stack(stack: Stack, out: BinaryIO) -> None:
-    """Write all files of merged layers as one archive."""
+def pack_stack(stack: Stack, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
+    """Write all files of merged layers as one archive; `first_ids`, as `pack_layer` takes them, are of the topmost."""
     writer = _Writer(out)
     try:
         for path, found in stack.walk():
+            writer.first_ids = first_ids if found.layer == 0 else (0, 0)
             writer.put(path, found.info, found.path)
     except RecursionError:
         raise ImageError("its directories lie too deep in one another to be written to an archive") from None
