@@ -89,7 +89,7 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "namespaces": process.namespaces,
         "limits": [list(r) for r in process.limit_records],
         "cgroup": process.cgroup.paths if record.alive else {},
-        "weakened": [*registry.engine.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
+        "weakened": [*process.recipe.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
     }
 
 

@@ -424,7 +424,7 @@ class Supervised:
         Where anything else runs in the container, its end is waited for.
         """
         self.streams.close_one("report")
-        if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
+        if self.state != "running" or self.reason or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
             return
         if not self.streams.read_out():
             return  # the cell has made a pipe larger
