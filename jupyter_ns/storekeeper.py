@@ -13,6 +13,7 @@ from typing import Any
 
 from . import core
 from .errors import ContainerError, to_dict
+from .images import building
 from .images.commit import commit_files, export_files
 from .images.launch import obtain, remove_anonymous
 from .images.merged import Stack
@@ -72,7 +73,12 @@ def _enter_namespace_of(engine: int) -> None:
         core.setns(namespace.fileno(), BY_NAME["user"].flag)
 
 
+def _build(operation: str, *arguments: Any) -> Any:
+    return building.OPERATIONS[operation](Store(), *arguments)
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
+    "build": _build,
     "commit": _commit,
     "export": _export,
     "obtain": _obtain,

@@ -31,8 +31,8 @@ from jupyter_ns import run
 from jupyter_ns.frontend.commands import table
 from jupyter_ns.frontend.commands.console import Console
 
-def docker(line):
-    table.dispatch(Console(), shlex.split(line))
+def docker(line, cell=None):
+    table.dispatch(Console(cell=cell), shlex.split(line))
 
 docker(f"load -i {sys.argv[1]}")
 container = run("sh", "-c", "id -u; ls /data /full; stat -c %u /data/owned; rm /data/owned; echo x > /v/kept",
@@ -68,6 +68,12 @@ for options in ({"image": "layered"}, {}, {"image": "layered", "userns": "privat
             print("exported:", [(m.name, m.uid, oct(m.mode)) for m in tar if m.name.startswith(("made", "deep"))])
     made.remove(force=True)
     docker("rmi saved")
+docker(f"build -q -t built -f - {sys.argv[1]}.ctx",
+       "FROM layered AS x\nRUN umask 077; echo run > /made\nFROM layered\nWORKDIR /w\n"
+       "COPY note /w/\nCOPY --from=x /made .\nRUN cat made > again; rm -r /full\n")
+print("built:", run("sh", "-c", "stat -c %a%u /w /w/*; cat again; ls -d /full", image="built").stdout.split())
+docker("rmi built")
+docker("image prune -f")
 docker("rmi layered")
 docker("volume rm vol")
 docker("images")
@@ -135,6 +141,8 @@ def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
         "JUPYTER_NS_DATA": str(directory / "data"),
         "PYTHONPATH": os.pathsep.join(map(str, places)),
     }
+    (directory / "a.tar.ctx").mkdir()
+    (directory / "a.tar.ctx/note").write_text("n")
     command = [*bound, "setpriv", *AS_NOBODY, python(), "-c", SCRIPT]
     done = subprocess.run(
         [*command, directory / "a.tar"], capture_output=True, text=True, env=environ, cwd="/", timeout=120, check=False
@@ -156,6 +164,7 @@ def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
     assert done.stdout.count(f"again: {['x'] * 10} ['sleep'] True []\n") == 2
     of_image, of_host = (f"saved: {['kept', '600', '700', 'b', *more, 'deep:', 'x']}" for more in (["/data:"], []))
     assert [line for line in lines if line.startswith("saved:")] == [of_image, of_host, of_image]
+    assert "built: ['7550', '6440', '6000', '6440', 'run']" in lines  # WORKDIR, again, made, note
     exported = "exported: [('deep', 0, '0o700'), ('deep/x', 0, '0o600'), ('made', 0, '0o600')]"
     assert lines.count(exported) == 2
     assert "Untagged: layered:latest" in done.stdout and "\nvol\n" in done.stdout
