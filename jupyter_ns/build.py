@@ -3,7 +3,7 @@
 Notes
 -----
 docs.docker.com/reference/dockerfile; the steps, their output and their lines of history are those of Docker's classic
-builder, which makes an image of every step that can be looked into.
+builder, but that a step is a layer here, and no image.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class _Build:
         self._used: set[str] = set()
         self._cached = request.cached
         self._author = ""
+        self._topmost = ""
         self._passing: list[str] = []
 
     def carry_out(self) -> str:
@@ -408,8 +409,10 @@ class _Build:
         self._say_layer(stage)
 
     def _say_layer(self, stage: _Stage) -> None:
-        layers = stage.image["layers"]
-        self._say(f" ---> {hex_of(layers[-1]['diff_id'])[:12]}" if layers else " ---> no layer yet")
+        topmost = stage.image["layers"][-1]["diff_id"] if stage.image["layers"] else ""
+        if topmost and topmost != self._topmost:
+            self._say(f" ---> layer {hex_of(topmost)[:12]}")
+        self._topmost = topmost
 
     # ---- words ----
 
