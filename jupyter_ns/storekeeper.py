@@ -1,4 +1,4 @@
-"""Change the store as root of a user namespace: ``python -m jupyter_ns.storekeeper OPERATION ARGUMENTS ENGINE``.
+"""Change the store as root of a user namespace: ``python -m jupyter_ns.storekeeper OPERATION ENGINE``.
 
 Started by `jupyter_ns.images.elsewhere`; answers in lines of JSON: ``say``, then ``result`` or ``error``.
 """
@@ -62,8 +62,8 @@ def _commit(*arguments: Any) -> str:
     return commit_files(Store(), *arguments).id
 
 
-def _export(files: dict[str, Any]) -> None:
-    with open(sys.__stdin__.fileno(), "wb", closefd=False) as out:  # type: ignore[union-attr]
+def _export(files: dict[str, Any], fd: int) -> None:
+    with open(fd, "wb") as out:
         export_files(files, out)
 
 
@@ -88,14 +88,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(operation: str, arguments: str, engine: str) -> int:
-    """Carry out one operation."""
+def main(operation: str, engine: str) -> int:
+    """Carry out one operation; its arguments are on standard input, as a list in JSON."""
     try:
+        arguments = json.load(sys.stdin)
         if int(engine):
             _enter_namespace_of(int(engine))
         elif os.geteuid():
             enter_user_namespace(os.getuid(), os.getgid())
-        _tell(result=OPERATIONS[operation](*json.loads(arguments)))
+        _tell(result=OPERATIONS[operation](*arguments))
     except (ContainerError, OSError) as e:
         _tell(error=to_dict(e))
     except KeyboardInterrupt:

@@ -11,8 +11,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import EngineError, from_dict
 
@@ -30,7 +31,7 @@ def call(
     *arguments: Any,
     say: Callable[[str], None] = lambda _: None,
     beside: int = 0,
-    out: BinaryIO | None = None,
+    fds: tuple[int, ...] = (),
 ) -> Any:
     """Have an operation of `jupyter_ns.storekeeper` carried out.
 
@@ -39,13 +40,13 @@ def call(
     operation : str
         Its name.
     *arguments
-        What JSON can say.
+        What JSON can say; of any length.
     say : callable
         Told what it prints.
     beside : int
         Process ID of the engine whose user namespace it shall enter; 0: one of its own, with the same map.
-    out : binary file, optional
-        Its standard input, which it may write to.
+    fds : tuple of int
+        Descriptors that it shall have under the same numbers.
 
     Raises
     ------
@@ -55,19 +56,23 @@ def call(
         If the process ends without an answer.
     """
     environ = {**os.environ, KEEPER: "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "jupyter_ns.storekeeper", operation, json.dumps(arguments), str(beside)]
+    command = [sys.executable, "-m", "jupyter_ns.storekeeper", operation, str(beside)]
     answer: dict[str, Any] = {}
-    stdin = subprocess.DEVNULL if out is None else out
-    with subprocess.Popen(command, env=environ, stdin=stdin, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                answer = json.loads(line)
-                if "say" in answer:
-                    say(answer["say"])
-        except BaseException:
-            process.terminate()
-            raise
+    with tempfile.TemporaryFile("w+") as given:
+        json.dump(arguments, given)
+        given.seek(0)
+        with subprocess.Popen(
+            command, env=environ, stdin=given, stdout=subprocess.PIPE, text=True, pass_fds=fds
+        ) as process:
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    answer = json.loads(line)
+                    if "say" in answer:
+                        say(answer["say"])
+            except BaseException:
+                process.terminate()
+                raise
     if "error" in answer:
         raise from_dict(answer["error"])
     if "result" not in answer:

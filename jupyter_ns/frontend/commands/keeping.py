@@ -110,7 +110,8 @@ def run_export(console: Console, given: Parsed) -> None:
                 "what it changed, and cp brings files out"
             )
         if elsewhere.needed():
-            elsewhere.call("export", files, beside=files["engine"], out=out)
+            out.flush()
+            elsewhere.call("export", files, out.fileno(), beside=files["engine"], fds=(out.fileno(),))
         else:
             export_files(files, out)
 
