@@ -136,8 +136,11 @@ class Parked:
 
     def _drop_blank(self) -> None:
         if self._blank is not None:
-            self._blank.discard()
+            with self._blank.contained():
+                self._blank.discard()
             self._blank = None
 
     def _drop_one(self, key: bytes) -> None:
-        self._waiting.pop(key).container.discard()
+        container = self._waiting.pop(key).container
+        with container.contained():
+            container.discard()

@@ -7,25 +7,17 @@ import json
 import os
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from docker_shell import Docker
 from IPython.core.error import UsageError
+from processes import soon
 
 from jupyter_ns.errors import ContainerExitError, ImageError
 from jupyter_ns.lifecycle import ask
 
 pytestmark = pytest.mark.needs("overlay")
-
-
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 # ---- attach, exec -d ----

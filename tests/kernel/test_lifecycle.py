@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from detached import detached
+from processes import soon
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import EngineClient, get_client
@@ -31,14 +32,6 @@ ASKED_TO_STOP = "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0
 
 def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
-
-
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until something is true; return whether it came to be."""
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 @contextlib.contextmanager

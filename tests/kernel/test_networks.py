@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from detached import detached
+from processes import children_of, soon
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import EngineClient, get_client
@@ -71,14 +72,6 @@ def server(**options: Any) -> Iterator[Container]:
         # 0A: TCP_LISTEN, proc_pid_net(5)
         assert soon(lambda: ":0007 00000000:0000 0A" in Path(f"/proc/{container.pid}/net/tcp").read_text())
         yield container
-
-
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until something is true; return whether it came to be."""
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 def call(name: str, **options: Any) -> str:
@@ -477,7 +470,7 @@ def test_nothing_outlives_an_engine_that_is_killed() -> None:
         engine, container = map(int, kernel.stdout.readline().split())
         with contextlib.suppress(OSError):
             namespace = os.stat(f"/proc/{container}/ns/net").st_ino
-        forks = [int(p) for p in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
+        forks = children_of(engine)
         assert len(forks) == 2  # the container, and the switchboard
         os.kill(engine, signal.SIGKILL)
         assert soon(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (*forks, container)))

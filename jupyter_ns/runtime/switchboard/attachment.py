@@ -146,7 +146,8 @@ class Attachment:
         self.records += [LimitRecord(*r) for r in result or ()]
         if not self._unanswered:
             self.connected = True
-            container.on_connected()
+            with container.contained():
+                container.on_connected()
 
     # ---- while it runs ----
 
