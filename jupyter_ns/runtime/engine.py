@@ -573,7 +573,9 @@ class Engine:
     # ---- the end ----
 
     def _shut_down(self) -> None:
-        with contextlib.ExitStack() as last:  # from the bottom up, each whatever comes of the others
+        # From the bottom up, each whatever comes of the others; and a container after what has entered it, for its
+        # PID 1 does not end before that has been waited for.
+        with contextlib.ExitStack() as last:
             if self._manager is not None:
                 last.callback(self._manager.close)
             last.callback(self.networks.close)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.needs("overlay")
 def test_attach_gives_the_cells_text_to_a_shell_that_waits(docker: Docker) -> None:
     docker("run -d -i --name box host sh")
     assert docker("inspect -f '{{.Config.OpenStdin}}' box") == "true\n"
-    assert docker("attach --timeout 1 box", "name=value; hostname\n") == docker("ps -q")
+    assert docker("attach --timeout 3 box", "name=value; hostname\n") == docker("ps -q")
     assert docker("attach box", "echo $name; exit 5\n") == "value\n"
     assert docker("wait box") == "5\n"
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ from typing import Any
 import pytest
 from conftest import engine_cgroups
 from detached import detached
-from processes import children_of, soon, state_of
+from processes import children_of, soon, state_of, switchboard
 
 from jupyter_ns import Container, run
 from jupyter_ns.cgroups import files
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.errors import EngineError
+from jupyter_ns.frontend.commands import table
+from jupyter_ns.frontend.commands.console import Console
 from jupyter_ns.lifecycle import ask
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.changes import MAX_PATH_BYTES
@@ -124,6 +129,7 @@ def test_a_zygote_that_is_killed_before_it_reads(engine: Callable[[], EngineClie
         cell(name="asked")
     killer.join()
     assert cell().value == 5
+    get_client().sync()  # none is made any more for the next cell
     for another in zygotes(engine()):  # it has taken the place of the one that counts as there before
         os.kill(another, signal.SIGKILL)
     assert soon(lambda: not zygotes(engine()))
@@ -142,10 +148,10 @@ def test_a_container_that_is_killed_while_it_waits_for_its_network(engine: Calla
     """It ends after the switchboard has answered, and before the engine has heard of either."""
     client = engine()
     with detached("sleep", "1000", network="bridge"):  # the switchboard stays
-        (switchboard,) = (pid for pid in children_of(client.pid) if is_switchboard(pid))
+        connecting = switchboard(client.pid)
         before = set(children_of(client.pid))
-        os.kill(switchboard, signal.SIGSTOP)
-        assert soon(lambda: state_of(switchboard) == "T")
+        os.kill(connecting, signal.SIGSTOP)
+        assert soon(lambda: state_of(connecting) == "T")
 
         def kill_while_both_wait() -> None:
             assert soon(lambda: any(row["name"] == "waits" for row in ask("list")))
@@ -155,9 +161,9 @@ def test_a_container_that_is_killed_while_it_waits_for_its_network(engine: Calla
             os.kill(client.pid, signal.SIGSTOP)
             try:
                 assert soon(lambda: state_of(client.pid) == "T")
-                os.kill(switchboard, signal.SIGCONT)
+                os.kill(connecting, signal.SIGCONT)
                 assert soon(lambda: "eth0" in Path(f"/proc/{child}/net/dev").read_text())
-                assert soon(lambda: state_of(switchboard) == "S")  # it has answered
+                assert soon(lambda: state_of(connecting) == "S")  # it has answered
                 os.kill(child, signal.SIGKILL)
                 assert soon(lambda: state_of(child) == "Z")
             finally:
@@ -170,7 +176,40 @@ def test_a_container_that_is_killed_while_it_waits_for_its_network(engine: Calla
         assert (container.reason, container.exit_code) == ("killed", 137)
 
 
-def is_switchboard(pid: int) -> bool:
-    """Whether it is a fork of the engine that listens to it, and no container's."""
-    own = os.stat("/proc/self/ns/pid").st_ino
-    return os.stat(f"/proc/{pid}/ns/pid").st_ino == own and b"zygote" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+# ---- what has entered ----
+
+
+def enter(container: str) -> None:
+    """Leave a process in a container."""
+    table.dispatch(Console(), ["exec", "-d", container, "sleep", "1001"])
+
+
+def test_what_has_entered_a_container_does_not_keep_it() -> None:
+    """Its PID 1 does not end before the engine has waited for what entered, which the engine must be free to do."""
+    with detached("sleep", "1000", name="entered") as container:
+        for _ in range(5):
+            enter("entered")
+        began = time.monotonic()
+        container.remove(force=True)
+        assert time.monotonic() - began < 9  # the time after which killing gives up
+
+
+ENTERED = """
+from test_mishaps import enter
+from jupyter_ns import run
+from jupyter_ns.cgroups import engine_key
+from jupyter_ns.client import close_client, get_client
+run("sleep", "1000", detach=True, name="entered", workdir="/")
+enter("entered")
+print(engine_key(get_client().pid))
+close_client()
+"""
+
+
+@pytest.mark.needs("controller:memory")
+def test_what_has_entered_a_container_does_not_keep_the_engine(engine: Callable[[], EngineClient]) -> None:
+    """One that had to be killed would leave its cgroups."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", ENTERED], env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert engine_cgroups(engine(), done.stdout.split()[-1]) == []

@@ -25,7 +25,7 @@ with open(f"/proc/{pid}/cgroup") as f:
     stands = f.read().strip()
 close_client()
 scopes = f"/sys/fs/cgroup/session/manager/*/jupyter_ns-{pid}.scope"
-deadline = time.monotonic() + 20
+deadline = time.monotonic() + 60
 while glob.glob(scopes) and time.monotonic() < deadline:
     time.sleep(0.1)  # systemd removes it in its own time
 print("ANSWER", json.dumps({"pid": pid, "stands": stands, "files": [r.file for r in c.limits],
