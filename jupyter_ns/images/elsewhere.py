@@ -1,7 +1,8 @@
 """Have the store changed by another process, where this one may not give files their owners.
 
 Who is not root becomes root of a user namespace first (`jupyter_ns.storekeeper`), which a notebook's
-kernel cannot: it has threads. The engine's namespace has the same map, so both see the same owners.
+kernel cannot: it has threads. The engine's namespace has the same map, so both see the same owners. What a
+container wrote is read in the engine's namespace itself: a mount that was made there has its files' owners from there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import EngineError, from_dict
 
@@ -24,7 +25,13 @@ def needed() -> bool:
     return os.geteuid() != 0
 
 
-def call(operation: str, *arguments: Any, say: Callable[[str], None] = lambda _: None) -> Any:
+def call(
+    operation: str,
+    *arguments: Any,
+    say: Callable[[str], None] = lambda _: None,
+    beside: int = 0,
+    out: BinaryIO | None = None,
+) -> Any:
     """Have an operation of `jupyter_ns.storekeeper` carried out.
 
     Parameters
@@ -35,6 +42,10 @@ def call(operation: str, *arguments: Any, say: Callable[[str], None] = lambda _:
         What JSON can say.
     say : callable
         Told what it prints.
+    beside : int
+        Process ID of the engine whose user namespace it shall enter; 0: one of its own, with the same map.
+    out : binary file, optional
+        Its standard input, which it may write to.
 
     Raises
     ------
@@ -44,9 +55,10 @@ def call(operation: str, *arguments: Any, say: Callable[[str], None] = lambda _:
         If the process ends without an answer.
     """
     environ = {**os.environ, KEEPER: "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "jupyter_ns.storekeeper", operation, json.dumps(arguments)]
+    command = [sys.executable, "-m", "jupyter_ns.storekeeper", operation, json.dumps(arguments), str(beside)]
     answer: dict[str, Any] = {}
-    with subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+    stdin = subprocess.DEVNULL if out is None else out
+    with subprocess.Popen(command, env=environ, stdin=stdin, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:

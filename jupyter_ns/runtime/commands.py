@@ -89,7 +89,7 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "namespaces": process.namespaces,
         "limits": [list(r) for r in process.limit_records],
         "cgroup": process.cgroup.paths if record.alive else {},
-        "weakened": [*registry.engine.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
+        "weakened": [*process.recipe.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
     }
 
 
@@ -358,6 +358,7 @@ def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
     record = registry.find(of)
     process = record.process
     recipe = process.recipe
+    image = record.request.get("image", {})
     return {
         "id": record.id,
         "name": record.name,
@@ -365,7 +366,10 @@ def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "detached": record.life.detach,
         "spec": record.spec.to_dict(),
         "request": record.request,
-        "image": record.request.get("image", {}).get("id", ""),
+        "image": image.get("id", ""),
+        "base": image.get("base", ""),
+        "lower": image.get("lower", []),
+        "engine": os.getpid(),
         "uppers": {path: f"/proc/{os.getpid()}/fd/{process.layer_fd}/{name}" for name, path in process.layers()},
         "first_ids": recipe.facts.private_ids[:2] if recipe.remapped else (0, 0),
     }

@@ -97,6 +97,7 @@ class Engine:
         self._zygote: ZygoteClient | None = None
         self._heap_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
+        self._outdated = False
         self._spawned = 0
         self._unsent = False
         self._leaving = 0
@@ -275,10 +276,11 @@ class Engine:
         assert self._mounts is not None and self._manager is not None
         if self._mounts.have_changed():
             self._parked.drop()
-            if not self._mounts.look_different():
-                return
+            self._outdated |= self._mounts.look_different()
+        if self._outdated:
             self._recipes.clear()
             self._facts, self._private_facts = look_again(self.facts, self._manager.facts), None
+            self._outdated = False  # not where it failed: the next run tries it again
             self._tell_facts()
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
@@ -527,7 +529,7 @@ class Engine:
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
-            "weakened": [*self.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
+            "weakened": [*c.recipe.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }

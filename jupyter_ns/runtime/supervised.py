@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from .switchboard.attachment import Attachment
 
 IDLE_INTERVALS = 8
+FIRST_SAMPLE_S = 0.01
+"""From the start to the first sample; each later interval is twice as long, up to the regular one: what runs out of
+memory often does so within a tenth of a second, and is to have a curve."""
 PROCESSES = SAMPLE_FIELDS.index("pids")
 KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
 """Descriptors that hold what a container wrote, also after its end."""
@@ -83,6 +86,7 @@ class Supervised:
     next_sample: float = 0.0
     sample_interval_s: float = 0.0
     last_sample: tuple[Any, ...] = ()
+    sampled: float = 0.0
     due: float = 0.0
     """When the engine looks at it next (`Engine.schedule`)."""
     kill_at: float | None = None
@@ -282,7 +286,7 @@ class Supervised:
         self.streams.watch()
         if self.spec.timeout_seconds is not None:
             self.deadline = self.started + self.spec.timeout_seconds
-        self.sample_soon()
+        self.sample_soon(FIRST_SAMPLE_S)
         self.engine.schedule(self, self.tick(self.started))
 
     # ---- running ----
@@ -341,6 +345,9 @@ class Supervised:
         """The kernel says that the memory limit was hit: where it killed somebody, all go."""
         self.cgroup.oom_ack()
         self.oom_hit = True
+        now = time.monotonic()
+        if self.state == "running" and now >= self.sampled + FIRST_SAMPLE_S:
+            self._sample(now)  # the victim has not yet given its memory back
         self._look_for_oom_kill()
         self.sample_soon()
 
@@ -372,14 +379,14 @@ class Supervised:
         # One that does nothing is looked at less and less often, down to every `IDLE_INTERVALS`-th time.
         idle = sample[1:] == self.last_sample[1:]
         regular_s = self.engine.sample_interval
-        self.sample_interval_s = min(2 * self.sample_interval_s, IDLE_INTERVALS * regular_s) if idle else regular_s
-        self.last_sample = sample
+        self.sample_interval_s = min(2 * self.sample_interval_s, IDLE_INTERVALS * regular_s if idle else regular_s)
+        self.last_sample, self.sampled = sample, now
         self.next_sample = max(self.next_sample + self.sample_interval_s, now)
         self.engine.tell_sample(self, relative(sample, self.base_sample, self.started))
 
-    def sample_soon(self) -> None:
-        """Take the next sample one regular interval from now, however idle the container has been."""
-        self.sample_interval_s = self.engine.sample_interval
+    def sample_soon(self, interval_s: float | None = None) -> None:
+        """Take the next sample one interval from now, by default a regular one, however idle the container has been."""
+        self.sample_interval_s = interval_s or self.engine.sample_interval
         self.next_sample = time.monotonic() + self.sample_interval_s
         self._look_by(self.next_sample)
 
@@ -444,7 +451,7 @@ class Supervised:
         Where anything else runs in the container, its end is waited for.
         """
         self.streams.close_one("report")
-        if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
+        if self.state != "running" or self.reason or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
             return
         if not self.streams.read_out():
             return  # the cell has made a pipe larger

@@ -125,6 +125,15 @@ def test_out_of_memory_leaves_zygote_and_engine(engine: Callable[[], EngineClien
     assert engine().pid == pid
 
 
+@pytest.mark.needs("controller:memory")
+def test_out_of_memory_in_a_moment_has_a_curve() -> None:
+    source = "import time\nheld = b'x' * (32 << 20)\ntime.sleep(0.09)\nheld += b'y' * (1 << 30)"
+    container, _ = cell(source, limits=Limits(memory_bytes=64 << 20))
+    assert container.reason == "oom"
+    curve = [n for n in container.usage.column("memory_bytes") if n is not None]
+    assert len(curve) >= 2 and max(curve) >= 32 << 20
+
+
 def test_timeout() -> None:
     container, _ = cell("while True: pass", timeout_seconds=0.3)
     assert (container.reason, container.exit_code) == ("timeout", 137)
