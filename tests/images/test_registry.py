@@ -524,11 +524,12 @@ def puller(store: Store, name: str) -> subprocess.Popen[str]:
 def test_killed_in_mid_pull(delay_s: float, server: Served, store: Store) -> None:
     host, _, faults = server
     image = serve(server, *some_layers(4))
-    faults.slow_s = 0.05
+    faults.slow_s = 0.5  # it takes several seconds: more than the delay, even where that is longer than asked for
     process = puller(store, f"{host}/x:1")
     time.sleep(delay_s)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    faults.slow_s = 0
     assert store.images() == [] and store.tags() == {}
     begun = {name: os.path.getsize(store.path("downloads", name)) for name in os.listdir(store.path("downloads"))}
     faults.log.clear()
