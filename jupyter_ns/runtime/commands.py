@@ -178,7 +178,7 @@ def _stop(
     timeout_s = record.spec.stop_timeout_seconds if timeout_s is None else timeout_s
     if timeout_s >= 0:
         process = record.process
-        registry.call_at(time.monotonic() + timeout_s, lambda: _stop_now(registry, record, process))
+        registry.call_at(time.monotonic() + timeout_s, lambda: _stop_now(registry, record, process), process)
     registry.event(record, "restart" if again else "stop")
     return LATER
 

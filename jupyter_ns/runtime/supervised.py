@@ -11,14 +11,16 @@ import errno
 import fcntl
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import core
 from ..cgroups import sampler_of
 from ..cgroups.ancestors import Level, met
-from ..errors import ImageError, SetupError
+from ..errors import EngineError, ImageError, SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
@@ -26,6 +28,7 @@ from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
+from .failing import told
 from .keep import keep
 from .protocol import Kind
 from .streams import Ends, Streams
@@ -130,7 +133,7 @@ class Supervised:
     def adopt(self, pid: int, pidfd: int) -> None:
         """Take charge of the child that was just made."""
         self.pid, self.pidfd = pid, pidfd
-        self.engine.watch(self.ends.report, self.on_report)
+        self.engine.watch(self.ends.report, self.on_report, self)
 
     def around_clone(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which its child is made."""
@@ -142,7 +145,7 @@ class Supervised:
         oom_fd = self.cgroup.oom_fd()
         if oom_fd is not None:
             self.oom_fd = oom_fd
-            self.engine.watch(oom_fd, self.on_oom)
+            self.engine.watch(oom_fd, self.on_oom, self)
 
     def hold(self) -> None:
         """Keep the image and the volumes, if there are any, from being removed.
@@ -256,11 +259,11 @@ class Supervised:
     def let_go(self) -> None:
         """Let the child go on to its payload, if it stands ready and is connected."""
         if self.state == "ready" and (self.network is None or self.network.connect()):
-            if self.network is not None and self.sampler is not None:
-                self.sampler.watch_network(self.pid)
             self.state = "running"
             self.started = time.monotonic()
-            with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
+            with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # killed while it waited: its end follows
+                if self.network is not None and self.sampler is not None:
+                    self.sampler.watch_network(self.pid)
                 os.write(self.ends.go, b"g")
 
     def _keep(self, name: str, fd: int) -> None:
@@ -405,17 +408,41 @@ class Supervised:
 
     # ---- the end ----
 
+    @contextlib.contextmanager
+    def contained(self) -> Iterator[None]:
+        """Have whatever goes wrong within be the end of this container, and of no other."""
+        try:
+            yield
+        except Exception as e:
+            self.fail(e)
+
+    def fail(self, error: Exception) -> None:
+        """End it: its user is told of this error in place of how it ended."""
+        if self.failure is None:
+            error = told(error)
+            if isinstance(error, OSError):
+                error = EngineError(
+                    f"the container was ended, for the engine could not look after it any longer: {error}"
+                )
+            self.failure = error
+        with contextlib.suppress(OSError):  # what it cannot do, the end of PID 1 does
+            self.kill("killed")
+        if self.status is not None:
+            self.state = "ended"
+
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
-        if "pid" not in self.namespaces or "pid" in self.spec.without:
-            self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
+        self.status = status
+        with self.contained():
+            if "pid" not in self.namespaces or "pid" in self.spec.without:
+                self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         if self.leaving:
             self.leaving = False
             self.dispose(keep_files=self.keep_files)
             self.engine.leave(-1)
             return
-        self.status = status
-        self.take_last_reports()
+        with self.contained():
+            self.take_last_reports()
         self.state = "ended"
 
     def _on_done(self, code: int) -> None:
@@ -574,7 +601,10 @@ class Supervised:
         self.close_all(keep_files=keep_files)
         if self.sampler is not None:
             self.sampler.close()
-        self.cgroup.remove()
+        try:
+            self.cgroup.remove()
+        except OSError as e:  # EBUSY: a process is still in the kernel; it goes with the engine's own directory
+            print(f"jupyter_ns: {e}", file=sys.stderr)
 
     def close_all(self, *, keep_files: bool = False) -> None:
         """Close every descriptor."""

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 USER = 65534
+pytestmark = pytest.mark.timeout(900)
 PYTEST = (
     "-m",
     "pytest",
