@@ -23,7 +23,8 @@ PIECE = 256 * 1024
 MAX_DEPTH = 200
 """Directories inside each other; each holds a descriptor while it is read."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_SYS_OPENAT2, _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 437, 0x02, 0x10
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 
 Entry = list[Any]
 """``["dir"|"file", path, mode, uid, gid, mtime_ns]``, ``["link", path, mode, uid, gid, mtime_ns, target]``,
@@ -31,15 +32,16 @@ Entry = list[Any]
 ``["left", path]`` for what is none of these."""
 
 
-def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
-    """Open a path as seen by somebody whose root is the directory `root`; symbolic links stay inside.
+def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, links: bool = True) -> int:
+    """Open a path as seen by somebody whose root is the directory `root`; symbolic links stay inside, or are refused.
 
     Raises
     ------
     OSError
         As openat2(2).
     """
-    how = struct.pack("<3Q", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    resolve = _RESOLVE_IN_ROOT | (_RESOLVE_NO_MAGICLINKS if links else _RESOLVE_NO_SYMLINKS)
+    how = struct.pack("<3Q", flags | os.O_CLOEXEC, 0, resolve)
     libc = ctypes.CDLL(None, use_errno=True)
     fd = int(libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), how, len(how)))
     if fd < 0:

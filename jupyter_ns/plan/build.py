@@ -80,6 +80,12 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
     if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
         weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
+    for mount in spec.mounts if build.remapped else ():
+        if is_below(mount.destination, "/sys"):
+            raise UnsupportedError(
+                f"{mount.option}: conflicts with --userns private, whose root mounts /sys itself, and may do so only "
+                "where nothing covers a part of the host's; expected a destination that is not below /sys"
+            )
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs))
 
@@ -132,8 +138,9 @@ class _Build:
     """The stages of one plan.
 
     `staging` is a host directory on which a tmpfs is mounted, in the child only; `target` says that there
-    is a descriptor of what is to be entered, and that the root is in its place already. `trees` has the descriptors of
-    those devices of the host's that are out of reach by their paths.
+    is a descriptor of what is to be entered, and that the root is in its place already; `rejoins`, that there is one of
+    the user namespace too, for it is entered once more. `trees` has the descriptors of those devices of the host's that
+    are out of reach by their paths.
     """
 
     spec: ContainerSpec
@@ -144,6 +151,7 @@ class _Build:
     staging: str = ""
     userns_fd: int = -1
     target: bool = False
+    rejoins: bool = False
     trees: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -183,7 +191,7 @@ class _Build:
         return self._flags() | (BY_NAME["pid"].flag if "pid" in self.kinds else 0)
 
     def _flags(self) -> int:
-        if self.remapped:
+        if self.remapped or self.rejoins:
             return 0 if self.target else BY_NAME["mount"].flag
         later = {"cgroup", "time", "pid"} | ({"mount"} if self.target else set())
         return sum(BY_NAME[k].flag for k in self.kinds - later)
@@ -192,7 +200,7 @@ class _Build:
         """List the descriptors that the child has, and their numbers."""
         names = ["stdin", "stdout", "stderr", *(["channel"] if self.spec.python else []), "report", "go"]
         if self.target:
-            names.append("target")
+            names += ["target", *(["owner"] if self.rejoins else [])]
         elif self.remapped:
             names.append("userns")
         return tuple((name, number) for number, name in enumerate(names))
@@ -213,7 +221,7 @@ class _Build:
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
         if self.spec.python and self._flags() and not self.inputs.bare:
             yield Step(Op.UNSHARE, (self._flags(),), why="a fork of the zygote leaves its namespaces")
-        if "user" in self.kinds and not self.remapped:
+        if "user" in self.kinds and not (self.remapped or self.rejoins):
             yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
             yield Step(Op.SETRESGID, (0,), why="root of the new user namespace")
             yield Step(Op.SETRESUID, (0,), why="root of the new user namespace")
@@ -542,15 +550,17 @@ class _Build:
         yield Step(Op.CHDIR, ("/",))
 
     def _user_mounts(self) -> Iterator[Step]:
-        for m in self.spec.mounts:
-            is_dir = m.type == "tmpfs" or self.inputs.source_is_dir[m.source]
-            for parent in parents(m.destination):
-                yield Step(Op.MKDIR, (parent, 0o755), tolerate=errno.EEXIST, option=m.option)
-            if is_dir:
-                yield Step(Op.MKDIR, (m.destination, 0o755), tolerate=errno.EEXIST, option=m.option)
-            else:
-                yield Step(Op.MKNOD, (m.destination, S_IFREG | 0o644, 0), tolerate=errno.EEXIST, option=m.option)
+        for m in sorted(self.spec.mounts, key=lambda m: m.destination.count("/")):  # as Docker: none hides another
+            yield from self._mount_point(m)
             yield from self._user_mount(m)
+
+    def _mount_point(self, m: Mount) -> Iterator[Step]:
+        for parent in parents(m.destination):
+            yield Step(Op.MKDIR, (parent, 0o755), tolerate=errno.EEXIST, option=m.option)
+        if m.type == "tmpfs" or self.inputs.source_is_dir[m.source]:
+            yield Step(Op.MKDIR, (m.destination, 0o755), tolerate=errno.EEXIST, option=m.option)
+        else:
+            yield Step(Op.MKNOD, (m.destination, S_IFREG | 0o644, 0), tolerate=errno.EEXIST, option=m.option)
 
     def _user_mount(self, m: Mount) -> Iterator[Step]:
         if m.type == "tmpfs":
