@@ -14,6 +14,7 @@ from .networks.data import BRIDGE, HOST, NETWORK_NAME, NONE
 from .option_types import Option, boolean, plain
 from .spec import ContainerSpec, Port
 
+CONTAINER = "container:"
 _NETWORKS = (
     (NONE, "loopback only"),
     (HOST, "the host's network namespace"),
@@ -81,10 +82,13 @@ def _network(text: str) -> str:
     for key, value in _pairs(text):
         if key not in _KEYS:
             raise ValueError(f"expected a network, or name=NETWORK with any of alias=, ip=, mac-address=; not {key}=")
-        if key == "name" and value.startswith("container:"):
-            raise ValueError("joining another container's network namespace is not supported; expected a network")
-        if key == "name" and not NETWORK_NAME.fullmatch(value):
-            raise ValueError("expected none, host, bridge, or the name of a network; `%docker network ls` lists them")
+        named = NETWORK_NAME.fullmatch(value.removeprefix(CONTAINER))
+        if key == "name" and value.startswith(CONTAINER) and not named:
+            raise ValueError("invalid container format: expected container:NAME or container:ID")
+        if key == "name" and not named:
+            raise ValueError(
+                "expected none, host, bridge, container:NAME, or the name of a network; `%docker network ls` lists them"
+            )
         if key in _VALUES:
             _VALUES[key](value)
     if not any(key == "name" for key, _ in _pairs(text)):
@@ -129,6 +133,8 @@ def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
         else:
             fields[_KEYS[key]] = _VALUES[key](value)
     spec = replace(spec, **fields)
+    if spec.network.startswith(CONTAINER):
+        return _joining(spec, given)
     needing = [name for name in given if name in NEEDING]
     if needing and "--network" not in given and not spec.networked:
         if "network" in spec.without:
@@ -137,6 +143,18 @@ def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
     if needing and not spec.networked:
         raise UsageError(f"{needing[0]}: expected a network; conflicts with --network {spec.network}")
     return spec
+
+
+def _joining(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
+    """Note whose network namespace is joined; what is about a network of its own conflicts, in Docker's words."""
+    name = spec.network.removeprefix(CONTAINER)
+    for option in given:
+        if option in _SHARED or option in NEEDING:
+            what = _SHARED.get(option, f"{option} and the container type network mode")
+            raise UsageError(
+                f"{option}: conflicting options: {what}; expected at the start of container {name}, whose network it is"
+            )
+    return replace(spec, joins=(*spec.joins, ("network", name)))
 
 
 def parse_rate(text: str) -> int | None:
@@ -323,7 +341,7 @@ RATES: tuple[Option, ...] = (
 NETWORK: tuple[Option, ...] = (
     Option(
         flags=("--network", "--net"),
-        help="none: loopback only; host: the host's; bridge, or a network of `%docker network create`",
+        help="none: loopback only; host; bridge, or one of `%docker network create`; container:NAME: another's",
         group="Network",
         sets="spec.network",
         parse=plain(_network),
@@ -435,6 +453,19 @@ NETWORK: tuple[Option, ...] = (
     ),
     *RATES,
 )
+_SHARED = {
+    "--hostname": "hostname and the network mode",
+    "--domainname": "domainname and the network mode",
+    "--dns": "dns and the network mode",
+    "--dns-search": "dns and the network mode",
+    "--dns-option": "dns and the network mode",
+    "--add-host": "custom host-to-IP mapping and the network mode",
+    "--mac-address": "mac-address and the network mode",
+    "--publish": "port publishing and the container type network mode",
+    "--publish-all": "port publishing and the container type network mode",
+    "--expose": "port exposing and the container type network mode",
+}
+"""What Docker's daemon says of each beside ``--network container:NAME``."""
 NEEDING = frozenset(("--network-alias", "--ip", "--mac-address", "--publish", "--publish-all",
                      *(option.name for option in RATES)))  # fmt: skip
 """Options that are about a network of the container's own."""

@@ -23,7 +23,7 @@ PIECE = 256 * 1024
 MAX_DEPTH = 200
 """Directories inside each other; each holds a descriptor while it is read."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_SYS_OPENAT2 = 437
+_SYS_OPENAT2, _SYS_OPEN_TREE, _OPEN_TREE_CLONE = 437, 428, 1
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 
 Entry = list[Any]
@@ -44,6 +44,22 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, links: bool = 
     how = struct.pack("<3Q", flags | os.O_CLOEXEC, 0, resolve)
     libc = ctypes.CDLL(None, use_errno=True)
     fd = int(libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), how, len(how)))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return fd
+
+
+def clone_mount(path: str) -> int:
+    """Return a descriptor of a clone of what is mounted at a path, which is nowhere until it is moved somewhere.
+
+    Raises
+    ------
+    OSError
+        As open_tree(2).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = int(libc.syscall(_SYS_OPEN_TREE, -1, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC))
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)

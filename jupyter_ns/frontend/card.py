@@ -33,6 +33,7 @@ from .tables import (
     compare,
     marked,
     namespace_table,
+    shared_words,
 )
 from .words import AMBER, MUTED, aligned, clean, count, escape, limit_label, limit_value, state
 
@@ -110,8 +111,13 @@ def _namespaces_live(container: Container) -> str:
     table = f'<table style="{TABLE};font-size:11px;line-height:1.3">{lines}</table>'
     return (
         f'<div style="overflow-x:auto;margin-top:4px">{table}</div>'
-        f'<div style="font-size:12px;{MUTED}">{escape(LEGEND)}</div>'
+        f'<div style="font-size:12px;{MUTED}">{escape(LEGEND)}</div>{_shared_live(container)}'
     )
+
+
+def _shared_live(container: Container) -> str:
+    said = f"shared namespaces: {shared_words(container.shared)}" if container.shared else ""
+    return f'<div style="font-size:12px;{MUTED}">{escape(said)}</div>' if said else ""
 
 
 def _kernel(container: Container) -> str:
@@ -146,6 +152,8 @@ def facts(container: Container) -> list[tuple[str, str]]:
     moved = _transferred(container)
     if moved:
         rows.append(("block I/O", moved))
+    if container.shared:
+        rows.append(("shared namespaces", shared_words(container.shared)))
     ooms = usage.oom_times
     if ooms:
         rows.append(("out of memory", "at " + ", ".join(format_duration(t) for t in ooms[:5])))
@@ -184,7 +192,9 @@ def final_bundle(container: Container) -> Bundle:
     """
     own = {kind: pair.host for kind, pair in container.namespaces.items()}
     inside = {kind: pair.container for kind, pair in container.namespaces.items()}
-    namespaces = namespace_table([NamespaceRow(_kernel(container), own), NamespaceRow("container", inside)])
+    namespaces = namespace_table(
+        [NamespaceRow(_kernel(container), own), NamespaceRow("container", inside, container.shared)]
+    )
     changes = change_list(container.changes, complete=not container.changes_truncated)
     return {
         "text/html": _final_html(container, namespaces[0] if own else "", changes[0]),
@@ -262,6 +272,8 @@ def one_line(container: Container) -> Bundle:
         parts.append(f"peak {format_bytes(container.peak_memory_bytes)}")
     if container.namespaces:
         parts.append(f"{isolated} of {count(len(container.namespaces), 'namespace')} isolated")
+    if container.shared:
+        parts.append(f"shared: {shared_words(container.shared)}")
     changed = count(len(container.changes), "change") if container.changes else "no changes"
     parts.append(f"at least {changed}" if container.changes_truncated else changed)
     if container.weakened:

@@ -129,6 +129,10 @@ def _namespaces(spec: ContainerSpec) -> Words:
     for kind, flag in (("pid", "--pid"), ("ipc", "--ipc"), ("uts", "--uts"), ("cgroup", "--cgroupns")):
         if kind in spec.without:
             yield from (flag, "host")
+        elif kind in spec.joined:
+            yield from (flag, f"container:{dict(spec.joins)[kind]}")
+    if spec.ipc_shareable:
+        yield from ("--ipc", "shareable")
     yield from ("--network", "host" if "network" in spec.without else spec.network)
     for port in spec.ports:
         outer = f"{port.host or ''}{f'-{port.last}' if port.last else ''}"

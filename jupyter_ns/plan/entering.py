@@ -11,11 +11,10 @@ from ..namespaces import BY_NAME
 from ..spec import ContainerSpec, Mount
 from .build import DEVICES, MNT_DETACH, _Build, _kinds, build_plan, connecting
 from .devices import device_steps
-from .finish import PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
+from .finish import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
 from .inputs import PlanInputs
 from .steps import MOUNT_FLAGS, Op, Plan, Step
 
-PR_SET_DUMPABLE = 4
 AT_RECURSIVE = 0x8000
 RENEWED = ("/proc", "/sys", "/dev")
 """What a container that is started again gets anew."""
@@ -41,7 +40,7 @@ def exec_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan
     -----
     The descriptor ``target`` is a pidfd of the container's PID 1: setns(2) takes all its namespaces at once.
     """
-    spec = replace(spec, init=False)
+    spec = replace(spec, init=False, joins=())  # what it has joined is entered as all else
     return Plan(0, (*_enter(spec, facts, inputs), *finish_steps(spec, facts, inputs)))
 
 

@@ -33,7 +33,7 @@ from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec, Limits
-from . import commands, protocol
+from . import commands, joining, protocol
 from .blank import become
 from .entering import enter_container, start_again
 from .groups import answer
@@ -405,12 +405,15 @@ class Engine:
             made.hold()
             if "userns" in recipe.descriptors:
                 child["userns"] = open_map(self.facts.private_ids)
+            if recipe.spec.joins and not made.enters:
+                child |= joining.descriptors(self.registry, recipe.spec, recipe.descriptors)
+                self.networks.share(made)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
                 into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
-                with made.around_clone():
+                with made.around_clone(child):
                     pid, pidfd = core.spawn(
                         recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
                     )

@@ -137,9 +137,8 @@ def _look_for_links(root_fd: int, spec: ContainerSpec) -> None:
         devices = [_device_at(root_fd, path) for path in {base, mount.destination}]
         if None in devices or len(set(devices)) != len(devices):  # a link, nothing, or a directory of the base's own
             raise UnsupportedError(
-                f"start: {mount.option}: the container has moved what was mounted at {mount.destination}, or put a link in"
-                " its path, which is not followed; what it wrote can be had with `docker cp`, and `docker run` makes "
-                "another one"
+                f"start: {mount.option}: the container has moved what was mounted there, or put a link "
+                "in its path, which is not followed; `docker cp` gets what it wrote"
             )
 
 

@@ -26,6 +26,7 @@ from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
+from .joining import inside
 from .keep import keep
 from .protocol import Kind
 from .streams import Ends, Streams
@@ -58,6 +59,10 @@ class Supervised:
     record: Record | None = None
     network: Attachment | None = None
     """Its place on a network, if it has one."""
+    host_of_network: Attachment | None = None
+    """The place of the container whose network namespace it has joined, where that is on a network."""
+    hosts: str = ""
+    """What has been written to its /etc/hosts since it was built."""
     attached: bool = True
     """Whether the kernel follows it; a detached one is only asked about."""
     container_id: str = ""
@@ -128,9 +133,9 @@ class Supervised:
         self.pid, self.pidfd = pid, pidfd
         self.engine.watch(self.ends.report, self.on_report)
 
-    def around_clone(self) -> contextlib.AbstractContextManager[None]:
+    def around_clone(self, child: dict[str, int]) -> contextlib.AbstractContextManager[None]:
         """Return the context in which its child is made."""
-        return contextlib.nullcontext()
+        return inside(child["join-pid"]) if "join-pid" in child else contextlib.nullcontext()
 
     def watch_cgroup(self) -> None:
         """Open what tells of the cgroup, while the child builds."""
@@ -215,6 +220,8 @@ class Supervised:
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self.host_of_network is not None:
+            self.host_of_network.write_hosts()
 
     def _read_namespaces(self, kinds: Any) -> None:
         for kind in kinds:
@@ -290,6 +297,11 @@ class Supervised:
             self.engine.registry.output(self.record, number, data)
         if self.attached and not self.detached:
             self.engine.tell(Kind.STREAM, self.id, [number, data])
+
+    @property
+    def enters(self) -> bool:
+        """Whether it is one more process of a container that is there."""
+        return False
 
     @property
     def followed(self) -> bool:
@@ -400,7 +412,7 @@ class Supervised:
 
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
-        if "pid" not in self.namespaces or "pid" in self.spec.without:
+        if "pid" not in self.namespaces or "pid" in self.spec.without or "pid" in self.spec.joined:
             self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         if self.leaving:
             self.leaving = False
@@ -561,6 +573,9 @@ class Supervised:
         """
         if self.network is not None:
             self.network.close()
+        if self.host_of_network is not None:
+            self.host_of_network.guests.remove(self)
+            self.host_of_network = None
         if self.leaving:
             self.keep_files = keep_files
             return

@@ -102,6 +102,16 @@ CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
         FACTS,
         PlanInputs(container_id=INPUTS.container_id, source_is_dir={"/srv/in": True}),
     ),
+    "joins": (
+        ContainerSpec(
+            argv=("sh",),
+            workdir="/",
+            network="container:" + "a" * 64,
+            joins=tuple((kind, "a" * 64) for kind in ("pid", "ipc", "network")),
+        ),
+        FACTS,
+        INPUTS,
+    ),
     "host": (
         ContainerSpec(argv=("sh",), workdir="/", without=tuple(k.name for k in KINDS)),
         FACTS,

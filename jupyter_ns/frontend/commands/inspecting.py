@@ -81,6 +81,9 @@ def _host_config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]
     limits = spec.limits
     policy, _, most = spec.restart.partition(":")
     host_or = {kind: "host" if kind in spec.without else otherwise for kind, otherwise in _MODES.items()}
+    host_or |= {kind: f"container:{of}" for kind, of in spec.joins}
+    if spec.ipc_shareable:
+        host_or["ipc"] = "shareable"
     tmpfs = {m.destination: m.options for m in spec.mounts if m.type == "tmpfs"}
     return {
         "Binds": [_bind(m) for m in spec.mounts if m.type == "bind" and not m.option.startswith("--volumes-from")]

@@ -35,6 +35,7 @@ from .publish import open_ports
 
 if TYPE_CHECKING:
     from ..engine import Engine
+    from ..supervised import Supervised
 
 KEEP_S = 30.0
 """How long the switchboard is kept once nobody is connected."""
@@ -310,6 +311,14 @@ class Networks:
     def _drop_if_idle_since(self, since: float) -> None:
         if self._idle_since == since:
             self.drop_idle()
+
+    def share(self, made: Supervised) -> None:
+        """Have a container that joins another one's network namespace called there what it is, and know its names."""
+        for kind, name in made.spec.joins:
+            network = self._engine.registry.find(name).process.network if kind == "network" else None
+            if network is not None:
+                made.host_of_network = network
+                network.guests.append(made)
 
     # ---- names ----
 
