@@ -30,7 +30,7 @@ _RATE_UNITS = {
     for prefix, factor in ((letter, 1000**power), (f"{letter}i", 1024**power))
 }
 _RATE_TEXT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmg]?i?(?:bit|bps))", re.ASCII | re.IGNORECASE)
-_KEYS = {"name": "", "alias": "network_aliases", "ip": "ip", "mac-address": "mac_address"}
+_KEYS = ("name", "alias", "ip", "mac-address")
 LOOPBACK = "127.0.0.1"
 
 
@@ -77,7 +77,7 @@ def parse_alias(text: str) -> tuple[str, ...]:
 _VALUES: dict[str, Any] = {"alias": parse_alias, "ip": parse_address, "mac-address": parse_mac}
 
 
-def _network(text: str) -> str:
+def _network(text: str) -> tuple[tuple[str, str, str, tuple[str, ...]], ...]:
     """Check ``NAME`` or ``name=NAME,alias=…,ip=…,mac-address=…``; `settle` takes it apart."""
     for key, value in _pairs(text):
         if key not in _KEYS:
@@ -93,7 +93,7 @@ def _network(text: str) -> str:
             _VALUES[key](value)
     if not any(key == "name" for key, _ in _pairs(text)):
         raise ValueError("expected name=NETWORK among the pairs")
-    return text
+    return ((text, "", "", ()),)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -103,7 +103,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
-    """Take ``--network name=…`` apart; what needs a network, and names none, is on Docker's default one.
+    """Take every ``--network name=…`` apart; what needs a network, and names none, is on Docker's default one.
 
     Parameters
     ----------
@@ -115,24 +115,28 @@ def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
     Raises
     ------
     UsageError
-        If what needs a network is to have none.
+        If what needs a network is to have none; if it is to be on several, and one of these is none to be on.
 
     Examples
     --------
-    >>> settle(ContainerSpec(network="name=lab,ip=172.28.0.9"), ["--network"]).ip
+    >>> settle(ContainerSpec(networks=(("name=lab,ip=172.28.0.9", "", "", ()),)), ["--network"]).ip
     '172.28.0.9'
     >>> settle(ContainerSpec(), ["--publish"]).network
     'bridge'
     """
-    fields: dict[str, Any] = {}
-    for key, value in _pairs(spec.network):
-        if key == "alias":
-            fields["network_aliases"] = (*fields.get("network_aliases", spec.network_aliases), value)
-        elif key == "name":
-            fields["network"] = value
-        else:
-            fields[_KEYS[key]] = _VALUES[key](value)
-    spec = replace(spec, **fields)
+    asked = [_taken_apart(text) for text, *_ in spec.networks]
+    if asked:
+        (name, ip, mac, aliases), *others = asked
+        if len(asked) > 1:
+            _check_several([name for name, *_ in asked])
+        spec = replace(
+            spec,
+            network=name,
+            ip=ip or spec.ip,
+            mac_address=mac or spec.mac_address,
+            network_aliases=(*spec.network_aliases, *aliases),
+            networks=tuple(others),
+        )
     if spec.network.startswith(CONTAINER):
         return _joining(spec, given)
     needing = [name for name in given if name in NEEDING]
@@ -143,6 +147,25 @@ def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
     if needing and not spec.networked:
         raise UsageError(f"{needing[0]}: expected a network; conflicts with --network {spec.network}")
     return spec
+
+
+def _taken_apart(text: str) -> tuple[str, str, str, tuple[str, ...]]:
+    pairs = _pairs(text)
+    said = dict(pairs)
+    checked = {key: _VALUES[key](said[key]) for key in ("ip", "mac-address") if key in said}
+    aliases = tuple(value for key, value in pairs if key == "alias")
+    return said["name"], checked.get("ip", ""), checked.get("mac-address", ""), aliases
+
+
+def _check_several(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f'--network: network "{name}" is specified multiple times')
+        if name in (NONE, HOST, BRIDGE) or name.startswith(CONTAINER):
+            raise UsageError(
+                f"--network {name}: conflicting options: cannot attach both user-defined and non-user-defined "
+                "network-modes; expected networks of `docker network create` where there are several"
+            )
 
 
 def _joining(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
@@ -343,9 +366,10 @@ NETWORK: tuple[Option, ...] = (
         flags=("--network", "--net"),
         help="none: loopback only; host; bridge, or one of `%docker network create`; container:NAME: another's",
         group="Network",
-        sets="spec.network",
+        sets="spec.networks",
         parse=plain(_network),
         metavar="NETWORK",
+        repeatable=True,
         default="none (Docker's is bridge)",
         oci="linux.namespaces",
         documentation="network_namespaces(7)",

@@ -203,6 +203,8 @@ class ContainerSpec:
     """Whether its standard streams are a terminal."""
     network: str = "none"
     """``none``, ``host``, ``bridge``, the name of a network that was made, or ``container:NAME``."""
+    networks: tuple[tuple[str, str, str, tuple[str, ...]], ...] = ()
+    """Further ones: name, address, hardware address, aliases; `network` and the three below are the first's."""
     network_aliases: tuple[str, ...] = ()
     ip: str = ""
     mac_address: str = ""

@@ -134,6 +134,9 @@ def _namespaces(spec: ContainerSpec) -> Words:
     if spec.ipc_shareable:
         yield from ("--ipc", "shareable")
     yield from ("--network", "host" if "network" in spec.without else spec.network)
+    for name, ip, mac, aliases in spec.networks:
+        pairs = [("name", name), ("ip", ip), ("mac-address", mac), *(("alias", alias) for alias in aliases)]
+        yield from ("--network", ",".join(f"{key}={value}" for key, value in pairs if value))
     for port in spec.ports:
         outer = f"{port.host or ''}{f'-{port.last}' if port.last else ''}"
         ip = f"[{port.ip}]" if ":" in port.ip else port.ip

@@ -231,7 +231,8 @@ class Networks:
             yield None
             return
         if wanted is None:
-            wanted = (Wanted(spec.network, spec.ip, spec.mac_address, spec.network_aliases),)
+            first = Wanted(spec.network, spec.ip, spec.mac_address, spec.network_aliases)
+            wanted = (first, *(Wanted(*one) for one in spec.networks))
         found = Attachment(self, spec, name)
         self.attachments.append(found)
         try:
