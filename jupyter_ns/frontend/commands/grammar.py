@@ -71,6 +71,8 @@ class Command:
         How many arguments it takes.
     interspersed : bool
         Whether options may follow arguments.
+    anything : bool
+        Whether every word is an argument, for it refuses them all.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Command:
     least: int = 0
     most: int = 10_000
     interspersed: bool = True
+    anything: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
     def help_text(self) -> str:
@@ -127,7 +130,9 @@ def parse(command: Command, words: list[str]) -> Parsed:
     arguments: list[str] = []
     rest = iter(words)
     for word in rest:
-        if word == "--":
+        if command.anything and word not in ("-h", "--help"):
+            arguments.append(word)
+        elif word == "--":
             arguments += rest
         elif len(word) < 2 or word[0] != "-":
             arguments += [word] if command.interspersed else [word, *rest]

@@ -14,7 +14,10 @@ from .transfers import run_import, run_load, run_login, run_logout, run_pull, ru
 _FORMAT = Flag(flags=("--format",), help="table, table TEMPLATE, json or a Go template", metavar="FORMAT")
 _NO_TRUNC = Flag(flags=("--no-trunc",), help="Do not cut what is long")
 _QUIET = Flag(flags=("-q", "--quiet"), help="Only IDs")
-_NO_BUILD = "Dockerfiles are not built here; run the steps in a container, then commit it"
+_NO_BUILD = (
+    "Dockerfiles are not built here. Take their steps in a container, and commit it: `docker run --name made IMAGE "
+    "sh -c 'STEPS'`, `docker cp FILE made:/PATH`, `docker commit made NAME`"
+)
 
 
 def run_build(_console: Console, _given: Parsed) -> None:
@@ -86,7 +89,7 @@ _ROWS: tuple[Command, ...] = (
          Flag(flags=("-p", "--password"), help="Password; it would stay in the notebook", metavar="TEXT"),
          Flag(flags=("--password-stdin",), help="The password is the cell's text")),
     _row("logout", "[SERVER]", "Forget a registry's password", run_logout, 0, 1),
-    _row("build", "…", f"Refused: {_NO_BUILD}", run_build, 0, MANY),
+    Command(name="build", usage="…", help=f"Refused: {_NO_BUILD}", run=run_build, anything=True),
 )  # fmt: skip
 _ALSO = {
     "image ls": "images",

@@ -280,7 +280,17 @@ def run_inspect(console: Console, given: Parsed) -> None:
     kind = given.get("type", "")
     if kind not in ("", "container", "image"):
         raise UsageError(f"docker inspect --type {kind}: expected container or image")
-    print_json(console, given.get("format", ""), [_described(of, kind) for of in given.arguments])
+    found: list[dict[str, Any]] = []
+    failures: list[str] = []
+    for of in given.arguments:
+        try:
+            found.append(_described(of, kind))
+        except (UsageError, ImageError) as e:
+            failures.append(str(e))
+    if found or not given.get("format"):
+        print_json(console, given.get("format", ""), found)
+    if failures:  # as Docker: what there is, is shown
+        raise UsageError("\n".join(failures))
 
 
 INSPECT = Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.metadata import version
 from types import MappingProxyType
 
 from ...errors import UsageError
@@ -99,6 +100,9 @@ def dispatch(console: Console, words: list[str], *, magic: str = "docker") -> No
         console.write(overview(magic))
         return
     name, *rest = words
+    if name in ("-v", "--version"):
+        console.line(f"jupyter_ns version {version('jupyter_ns')}, which has Docker's command lines and no Docker")
+        return
     if name == "container" and rest and magic == "docker":  # docker container stop is docker stop
         name, *rest = rest
         name = _ALIASES.get(("container", name), name)
