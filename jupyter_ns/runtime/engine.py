@@ -91,6 +91,7 @@ class Engine:
         self._spawned = 0
         self._unsent = False
         self._leaving = 0
+        self._removing: dict[int, int] = {}
         self._syncs: list[str] = []
         self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._recipes = Recipes()
@@ -460,6 +461,30 @@ class Engine:
             if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:
                 self._parked.replenish(recipe)
 
+    def remove_volumes(self, store: str, *names: str) -> None:
+        """Remove volumes that went with a container, in a process of its own: there may be much in them."""
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                from ..images.launch import remove_volumes
+
+                remove_volumes(store, names)
+                code = 0
+            except BaseException:
+                with contextlib.suppress(BaseException):
+                    traceback.print_exc()
+            finally:
+                os._exit(code)
+        pidfd = os.pidfd_open(pid)
+        self._removing[pidfd] = pid
+        self.watch(pidfd, lambda: self._removed(pidfd))
+
+    def _removed(self, pidfd: int) -> None:
+        self.unwatch(pidfd)
+        os.waitpid(self._removing.pop(pidfd), 0)
+        os.close(pidfd)
+
     def staging_of(self, plan: Plan) -> str:
         """Return where the plan stages its tmpfs, or an empty string."""
         mounts = (s for s in plan.steps if s.op is Op.MOUNT and s.args[2] == "tmpfs")
@@ -564,8 +589,12 @@ class Engine:
             if container.state != "ended" and container.pid:
                 with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
                     os.waitpid(container.pid, 0)
+            if container.record is not None:
+                container.volumes = self.registry.volumes_of(container.record)
             container.dispose()
         self.registry.close()
+        for pidfd in list(self._removing):
+            self._removed(pidfd)
         self.networks.close()
         if self._manager is not None:
             self._manager.close()

@@ -78,6 +78,8 @@ class Supervised:
     """Its root directory, held where it may be asked for after the end."""
     held_fds: list[int] = field(default_factory=list)
     """They hold the locks that keep the image and the volumes from being removed."""
+    volumes: tuple[str, ...] = ()
+    """The store, and the volumes in it that go with the container once all is given back."""
     oom_fd: int = -1
     oom_hit: bool = False
     started: float = 0.0
@@ -583,6 +585,9 @@ class Supervised:
         if self.sampler is not None:
             self.sampler.close()
         self.cgroup.remove()
+        if self.volumes and not keep_files:
+            self.engine.remove_volumes(*self.volumes)
+            self.volumes = ()
 
     def close_all(self, *, keep_files: bool = False) -> None:
         """Close every descriptor."""
