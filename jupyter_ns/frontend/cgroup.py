@@ -24,7 +24,9 @@ USAGE = """\
 %cgroup create NAME [LIMITS]         a cgroup for containers: %%container --cgroup-parent NAME
 %cgroup rm NAME                      remove it"""
 
-NOTHING_YET = "There is none now: containers that run are shown, and what `%cgroup create NAME --mem 256m` makes."
+NOTHING_YET = (
+    "none of this notebook's now; containers that run have one, and `%cgroup create NAME --mem 256m` makes one"
+)
 
 Rows = list[list[str]]
 
@@ -56,9 +58,11 @@ def cgroup(shell: Any, words: list[str]) -> None:
         show(shell, files_table(last.limits if isinstance(last, Container) else []))
     elif not words:
         tree = _ask({"do": "tree"})
-        show(shell, tree_table(tree))
+        found = tree_table(tree)
+        if found.rows:
+            show(shell, found)
         if not tree["nodes"]:
-            print(NOTHING_YET)
+            print(f"{found.title}: {NOTHING_YET}")
     elif len(words) == 1 and not words[0].startswith("-"):
         show(shell, levels_table(words[0], _levels(shell, words[0])))
     else:

@@ -87,7 +87,8 @@ def test_a_shell_that_reads_a_cell_shows_no_prompt(docker: Docker, line: str) ->
 
 def test_cgroup_says_what_would_be_there(docker: Docker) -> None:
     found = docker("", magic="cgroup")
-    assert "this notebook" not in found and "%cgroup create" in found
+    assert found.startswith("cgroup version ") and "%cgroup create" in found
+    assert "└─" not in found and "\nthis notebook" not in found
     docker("run -d --name web host sleep 100")
     found = docker("", magic="cgroup")
     assert "(web)" in found and "this notebook" in found and "%cgroup create" not in found
