@@ -72,6 +72,8 @@ def _namespaces(request: RunRequest, given: Given) -> None:
             )
         if kind == "pid" and request.state == "fork":
             raise UsageError(f"--state fork: conflicts with {joins}; expected --state copy")
+        if kind == "pid" and request.spec.init:
+            raise UsageError(f"--init: conflicts with {joins}, where it would not be PID 1")
         if kind == "ipc" and "--shm-size" in given:
             raise UsageError(f"--shm-size: conflicts with {joins}, whose /dev/shm it is")
     if "network" in without and "--network" in given and request.spec.network != "host":

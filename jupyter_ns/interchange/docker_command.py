@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..networks.wiring import has_limits
@@ -44,6 +45,8 @@ def docker_command(spec: ContainerSpec, *, detach: bool = False) -> DockerComman
     >>> docker_command(spec).line
     "docker run --rm -i --memory 134217728 --network none busybox sh -c 'echo $A'"
     """
+    if "network" in spec.joined:  # these are the other container's, and conflict
+        spec = replace(spec, hostname="", domainname="", dns=(), dns_search=(), dns_options=(), add_hosts=())
     words = ["run", *(["--detach"] if detach else ["--rm"])]
     if spec.stdin_open:
         words.append("-i")

@@ -163,6 +163,7 @@ def test_as_docker_shows_it(web: Container, docker: Docker) -> None:
         ("--network container:web --without network", "conflicts with --without network"),
         ("--pid container:web --without pid", "conflicts with --without pid"),
         ("--pid container:", "expected host or container:NAME"),
+        ("--pid container:web --init", "--init: conflicts with --pid container:web"),
         ("--uts container:web", "--uts 'container:web': expected host"),
         ("--ipc container:web --shm-size 1m", "--shm-size: conflicts with --ipc container:web"),
         ("--userns private --network container:web", "--userns private: conflicts with --network container:web"),
