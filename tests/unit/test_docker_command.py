@@ -78,9 +78,14 @@ def test_what_docker_has_not_is_said() -> None:
 
 def test_what_is_taken_from_another_container_is_not_asked_for_again() -> None:
     spec = ContainerSpec(
-        argv=("sh",), image="busybox", network="container:web", joins=(("network", "web"), ("pid", "db")), hostname="web",
-        dns=("1.1.1.1",), ipc_shareable=True,
-    )  # fmt: skip
+        argv=("sh",),
+        image="busybox",
+        network="container:web",
+        joins=(("network", "web"), ("pid", "db")),
+        hostname="web",
+        dns=("1.1.1.1",),
+        ipc_shareable=True,
+    )
     words = docker_command(spec).line
     assert "--pid container:db --ipc shareable --network container:web" in words
     assert "--hostname" not in words and "--dns" not in words
