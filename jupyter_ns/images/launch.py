@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from .base import BUSYBOX, HOST, OFFLINE, make_busybox
 from .merged import Stack
 from .record import Image
 from .reference import Reference, parse_reference
-from .store import Store
+from .store import Store, default_root
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Say = Callable[[str], None]
@@ -96,7 +96,7 @@ def prepare(spec: ContainerSpec, say: Say) -> Prepared:
         spec = made.spec
         request["held"] = [*request.get("held", []), *made.held]
         if made.anonymous:
-            request["anonymous"] = list(made.anonymous)
+            request |= {"anonymous": list(made.anonymous), "store": default_root()}
     return Prepared(spec, request)
 
 
@@ -269,12 +269,17 @@ def pull_image(store: Store, reference: Reference, *, platform: str = "", say: S
 
 def remove_anonymous(names: list[str]) -> None:
     """Remove the volumes that were made for one container, which has ended."""
-    from .volumes import remove
-
     if elsewhere.needed():
         elsewhere.call("remove_anonymous", names)
         return
-    store = Store()
+    remove_volumes(default_root(), names)
+
+
+def remove_volumes(root: str, names: Iterable[str]) -> None:
+    """Remove volumes of a store which nobody has; here, with the rights of this process."""
+    from .volumes import remove
+
+    store = Store(root)
     for name in names:
         with contextlib.suppress(ImageError):  # the engine still has it, or somebody else removed it
             remove(store, name)

@@ -10,7 +10,7 @@ from ..spec import ContainerSpec
 from .inputs import PlanInputs
 from .steps import Op, Step
 
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 8, 38, 9
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 4, 8, 38, 9
 
 
 def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:

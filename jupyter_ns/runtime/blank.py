@@ -28,7 +28,7 @@ def fits(recipe: Recipe) -> bool:
     """
     spec = recipe.spec
     own_rules = spec.cgroup_parent or spec.limits.device_rules or spec.devices or spec.privileged
-    return not (spec.python or recipe.remapped or spec.tty or own_rules)
+    return not (spec.python or recipe.remapped or spec.tty or spec.joins or own_rules)
 
 
 def recipe_like(recipe: Recipe) -> Recipe:

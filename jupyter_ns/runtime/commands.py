@@ -90,6 +90,9 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "limits": [list(r) for r in process.limit_records],
         "cgroup": process.cgroup.paths if record.alive else {},
         "weakened": [*process.recipe.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
+        "shared": {
+            kind: registry.records[of].name if of in registry.records else of[:12] for kind, of in record.spec.joins
+        },
     }
 
 

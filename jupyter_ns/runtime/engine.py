@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -32,7 +33,7 @@ from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec, Limits
-from . import commands, protocol
+from . import commands, joining, protocol
 from .blank import become
 from .entering import enter_container, start_again
 from .failing import told
@@ -101,6 +102,7 @@ class Engine:
         self._spawned = 0
         self._unsent = False
         self._leaving = 0
+        self._removing: dict[int, int] = {}
         self._syncs: list[str] = []
         self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._recipes = Recipes()
@@ -424,12 +426,15 @@ class Engine:
             made.hold()
             if "userns" in recipe.descriptors:
                 child["userns"] = open_map(self.facts.private_ids)
+            if recipe.spec.joins and not made.enters:
+                child |= joining.descriptors(self.registry, recipe.spec, recipe.descriptors)
+                self.networks.share(made)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
                 into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
-                with made.around_clone():
+                with made.around_clone(child):
                     pid, pidfd = core.spawn(
                         recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
                     )
@@ -477,6 +482,30 @@ class Engine:
             recipe = container.recipe
             if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:
                 self._parked.replenish(recipe)
+
+    def remove_volumes(self, store: str, *names: str) -> None:
+        """Remove volumes that went with a container, in a process of its own: there may be much in them."""
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                from ..images.launch import remove_volumes
+
+                remove_volumes(store, names)
+                code = 0
+            except BaseException:
+                with contextlib.suppress(BaseException):
+                    traceback.print_exc()
+            finally:
+                os._exit(code)
+        pidfd = os.pidfd_open(pid)
+        self._removing[pidfd] = pid
+        self.watch(pidfd, lambda: self._removed(pidfd))
+
+    def _removed(self, pidfd: int) -> None:
+        self.unwatch(pidfd)
+        os.waitpid(self._removing.pop(pidfd), 0)
+        os.close(pidfd)
 
     def staging_of(self, plan: Plan) -> str:
         """Return where the plan stages its tmpfs, or an empty string."""
@@ -581,6 +610,7 @@ class Engine:
             if self._manager is not None:
                 last.callback(self._manager.close)
             last.callback(self.networks.close)
+            last.callback(self._end_removing)
             last.callback(self.registry.close)
             for container in self.containers.values():
                 last.callback(self._see_out, container)
@@ -590,11 +620,16 @@ class Engine:
                 last.callback(container.kill, "killed")
             last.callback(self._parked.drop)
 
-    @staticmethod
-    def _see_out(container: Supervised) -> None:
+    def _end_removing(self) -> None:
+        for pidfd in list(self._removing):
+            self._removed(pidfd)
+
+    def _see_out(self, container: Supervised) -> None:
         if container.state != "ended" and container.pid:
             with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
                 os.waitpid(container.pid, 0)
+        if container.record is not None:
+            container.volumes = self.registry.volumes_of(container.record)
         container.dispose()
 
 

@@ -54,7 +54,8 @@ class Recipe:
     held : tuple of str
         The files whose shared locks keep the image and the volumes from being removed.
     once : bool
-        Whether there will be no second container of the kind, for it has a volume of its own.
+        Whether there will be no second container of the kind, for it has a volume of its own, or shares a namespace
+        with one that may have ended.
     """
 
     key: bytes
@@ -139,7 +140,7 @@ class Recipes:
             inputs = resolve_inputs(STAND_IN, spec, facts, request)
             inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
             plan = build_plan(spec, facts, inputs)
-            names = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns"), 0)
+            names = dict.fromkeys((name for name, _ in plan.steps[0].args[0]), 0)
             recipe = Recipe(
                 key,
                 spec,
@@ -152,7 +153,7 @@ class Recipes:
                 lower=inputs.lower,
                 above=inputs.above.get("/", ()),
                 held=tuple(request.get("held", ())),
-                once="anonymous" in request,
+                once="anonymous" in request or bool(spec.joins),
             )
             if recipe.remapped:
                 recipe = replace(recipe, uid=facts.private_ids[0] + inputs.uid)

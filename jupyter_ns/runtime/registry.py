@@ -288,6 +288,15 @@ class Registry:
         self.event(record, "destroy")
         self._answer(record, "removed")
         record.process.record = None  # the engine collects no cycles
+        record.process.volumes = self.volumes_of(record)
+
+    @staticmethod
+    def volumes_of(record: Record) -> tuple[str, ...]:
+        """Return the store and the volumes in it that go with a container; those of one whose end is waited for do so
+        by the hand of who waits."""
+        if not (record.life.detach and record.life.remove and record.request.get("anonymous")):
+            return ()
+        return record.request["store"], *record.request["anonymous"]
 
     def _answer(self, record: Record, what: str, error: Exception | None = None) -> None:
         rest: list[tuple[str, str]] = []

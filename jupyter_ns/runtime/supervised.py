@@ -29,6 +29,7 @@ from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
 from .failing import told
+from .joining import inside
 from .keep import keep
 from .protocol import Kind
 from .streams import Ends, Streams
@@ -64,6 +65,10 @@ class Supervised:
     record: Record | None = None
     network: Attachment | None = None
     """Its place on a network, if it has one."""
+    host_of_network: Attachment | None = None
+    """The place of the container whose network namespace it has joined, where that is on a network."""
+    hosts: str = ""
+    """What has been written to its /etc/hosts since it was built."""
     attached: bool = True
     """Whether the kernel follows it; a detached one is only asked about."""
     container_id: str = ""
@@ -79,6 +84,8 @@ class Supervised:
     """Its root directory, held where it may be asked for after the end."""
     held_fds: list[int] = field(default_factory=list)
     """They hold the locks that keep the image and the volumes from being removed."""
+    volumes: tuple[str, ...] = ()
+    """The store, and the volumes in it that go with the container once all is given back."""
     oom_fd: int = -1
     oom_hit: bool = False
     started: float = 0.0
@@ -135,9 +142,9 @@ class Supervised:
         self.pid, self.pidfd = pid, pidfd
         self.engine.watch(self.ends.report, self.on_report, self)
 
-    def around_clone(self) -> contextlib.AbstractContextManager[None]:
+    def around_clone(self, child: dict[str, int]) -> contextlib.AbstractContextManager[None]:
         """Return the context in which its child is made."""
-        return contextlib.nullcontext()
+        return inside(child["join-pid"]) if "join-pid" in child else contextlib.nullcontext()
 
     def watch_cgroup(self) -> None:
         """Open what tells of the cgroup, while the child builds."""
@@ -222,6 +229,8 @@ class Supervised:
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self.host_of_network is not None:
+            self.host_of_network.write_hosts()
 
     def _read_namespaces(self, kinds: Any) -> None:
         for kind in kinds:
@@ -297,6 +306,11 @@ class Supervised:
             self.engine.registry.output(self.record, number, data)
         if self.attached and not self.detached:
             self.engine.tell(Kind.STREAM, self.id, [number, data])
+
+    @property
+    def enters(self) -> bool:
+        """Whether it is one more process of a container that is there."""
+        return False
 
     @property
     def followed(self) -> bool:
@@ -434,7 +448,7 @@ class Supervised:
         """PID 1 has been reaped with this wait status."""
         self.status = status
         with self.contained():
-            if "pid" not in self.namespaces or "pid" in self.spec.without:
+            if "pid" not in self.namespaces or "pid" in self.spec.without or "pid" in self.spec.joined:
                 self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         if self.leaving:
             self.leaving = False
@@ -595,6 +609,9 @@ class Supervised:
         """
         if self.network is not None:
             self.network.close()
+        if self.host_of_network is not None:
+            self.host_of_network.guests.remove(self)
+            self.host_of_network = None
         if self.leaving:
             self.keep_files = keep_files
             return
@@ -605,6 +622,9 @@ class Supervised:
             self.cgroup.remove()
         except OSError as e:  # EBUSY: a process is still in the kernel; it goes with the engine's own directory
             print(f"jupyter_ns: {e}", file=sys.stderr)
+        if self.volumes and not keep_files:
+            self.engine.remove_volumes(*self.volumes)
+            self.volumes = ()
 
     def close_all(self, *, keep_files: bool = False) -> None:
         """Close every descriptor."""

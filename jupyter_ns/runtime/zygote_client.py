@@ -105,7 +105,9 @@ class ZygoteClient:
 
     def fork(self, container: Supervised, fds: dict[str, int]) -> None:
         """Have a child forked that builds `container` around itself, or enters one: that behind ``target``."""
-        names = [name for name in (*FD_ORDER, "target") if name in fds]
+        joined = [name for name in fds if name not in (*FD_ORDER, "target", "join-pid")]
+        # The last one is that of the PID namespace, where it is not a new one.
+        names = [*(name for name in FD_ORDER if name in fds), *joined, *(n for n in ("target", "join-pid") if n in fds)]
         numbers = {name: FIRST_FD + i for i, name in enumerate(names)}
         kinds = set(BY_NAME) - set(container.spec.without)
         message = {
@@ -114,6 +116,7 @@ class ZygoteClient:
             "steps": len(container.plan.steps),
             "pid_namespace": "pid" in kinds,
             "enters": "target" in fds,
+            "joins": "target" in fds or "join-pid" in fds,
             "parked": container.parked,
         }
         self._waiting[container.id] = container

@@ -577,3 +577,67 @@ def test_more_requests_than_a_socket_holds(net: Callable[..., str]) -> None:
         for i in range(700):
             ask("network_create", name=f"n{i}", subnet=f"10.{100 + i // 256}.{i % 256}.0/24")
         assert len(ask("network_prune")) == 700
+
+
+# ---- several at once ----
+
+
+def test_several_networks_at_the_start_and_again(net: Callable[..., str]) -> None:
+    net("front", subnet="172.30.1.0/24")
+    net("back", subnet="172.30.2.0/24")
+    asked = ["front", "name=back,ip=172.30.2.9,mac-address=02:42:ac:1e:02:63,alias=deep"]
+    look = "ip -o -4 addr show | awk '{print $2, $4}'; cat /sys/class/net/eth1/address; ip route | grep -c default"
+    with (
+        server(name="web", network=asked) as web,
+        detached("sleep", "100", network="back") as back,
+        detached("sleep", "100", network="front") as front,
+    ):
+        expected = ["lo", "127.0.0.1/8", "eth0", "172.30.1.2/24", "eth1", "172.30.2.9/24", "02:42:ac:1e:02:63", "1"]
+        for _ in range(2):
+            assert web.exec("sh", "-c", look).stdout.split() == expected
+            for container, name in ((back, "web"), (back, "deep"), (front, "web")):
+                assert container.exec(sys.executable, "-c", CALL, name).stdout == "HELLO\n"
+            assert front.exec("getent", "hosts", "deep").exit_code != 0
+            web.stop(timeout=0)
+            web.start()
+            assert soon(lambda: ":0007 00000000:0000 0A" in Path(f"/proc/{web.pid}/net/tcp").read_text())
+        assert [e["network"] for e in ask("inspect", of="web")["endpoints"]] == ["front", "back"]
+
+
+def test_what_fails_on_the_second_network_takes_nothing_of_the_first(net: Callable[..., str]) -> None:
+    net("front", subnet="172.30.1.0/29")
+    for wrong, said in (
+        ("no-such", "network no-such not found"),
+        ("name=back,ip=172.30.9.9", "expected an address of"),
+    ):
+        with contextlib.suppress(UsageError):
+            net("back", subnet="172.30.2.0/24")
+        with pytest.raises(UsageError, match=said):
+            run("true", workdir="/", network=["front", wrong])
+    assert run("sh", "-c", "ip -o -4 addr show eth0", workdir="/", network="front").stdout.split()[3] == "172.30.1.2/29"
+
+
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        (["lab", "lab"], 'network "lab" is specified multiple times'),
+        (["none", "lab"], "cannot attach both user-defined and non-user-defined network-modes"),
+        (["lab", "host"], "cannot attach both user-defined and non-user-defined network-modes"),
+        (["lab", "bridge"], "cannot attach both user-defined and non-user-defined network-modes"),
+        (["lab", "container:web"], "cannot attach both user-defined and non-user-defined network-modes"),
+    ],
+)
+def test_networks_that_do_not_go_together(networks: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        run("true", workdir="/", network=networks)
+
+
+def test_who_is_on_no_network_is_not_connected_to_one(net: Callable[..., str]) -> None:
+    net("lab")
+    for mode, said in (("none", "networks in private .none. mode"), ("host", "sharing network namespace with another")):
+        with detached("sleep", "100", network=mode) as container:
+            with pytest.raises(UsageError, match=said):
+                ask("network_connect", of="lab", container=container.id)
+            assert container.exec("ls", "/sys/class/net").stdout.split() == sorted(
+                os.listdir("/sys/class/net") if mode == "host" else ["lo"]
+            )
