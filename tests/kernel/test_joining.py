@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from detached import detached
 from docker_shell import Docker
 from IPython.core.error import UsageError as ShownError
 from ordinary_user import run_as_ordinary_user
+from processes import soon
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import get_client
@@ -22,20 +23,13 @@ KINDS = "for n in net pid ipc uts mnt cgroup user; do readlink /proc/self/ns/$n;
 ALL = {"network": "container:web", "pid": "container:web", "ipc": "container:web"}
 
 
-def soon(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
-
-
 @pytest.fixture
 def web() -> Iterator[Container]:
     ask("network_create", name="lab")
     try:
-        script = "echo of-web > /dev/shm/x; echo ready; exec sleep 100"
+        script = "echo of-web > /dev/shm/x; exec sleep 100"
         with detached("sh", "-c", script, name="web", network="lab", ipc="shareable") as container:
-            assert soon(lambda: "ready" in container.logs())
+            assert soon(lambda: Path(f"/proc/{container.pid}/comm").read_text() == "sleep\n")
             yield container
     finally:
         ask("network_remove", of="lab")
