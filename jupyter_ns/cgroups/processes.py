@@ -93,8 +93,16 @@ def kill_listed(list_pids: Callable[[], list[int]]) -> list[int]:
     return killed
 
 
-def wait_ended(pidfds: list[int], timeout_s: float) -> None:
-    """Wait until all these processes have ended, or the time is over; close the pidfds."""
+LOOK_S = 0.01
+"""How often `wait_ended` asks whether there is anything left to wait for."""
+
+
+def wait_ended(pidfds: list[int], timeout_s: float, gone: Callable[[], bool] = lambda: False) -> None:
+    """Wait until all these processes have ended, or are `gone`, or the time is over; close the pidfds.
+
+    A PID 1 that has been killed does nothing any more, and ends when all others of its namespace have been waited for:
+    those that have entered it by their parents outside, of which the caller may be one.
+    """
     waiting = set(pidfds)
     poll = select.poll()
     for fd in waiting:
@@ -102,9 +110,12 @@ def wait_ended(pidfds: list[int], timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     try:
         while waiting and (left_s := end - time.monotonic()) > 0:
-            for fd, _ in poll.poll(left_s * 1000):
+            ended = poll.poll(min(left_s, LOOK_S) * 1000)
+            for fd, _ in ended:
                 poll.unregister(fd)
                 waiting.discard(fd)
+            if not ended and gone():
+                break
     finally:
         for fd in pidfds:
             os.close(fd)

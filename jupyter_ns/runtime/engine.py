@@ -14,6 +14,7 @@ import gc
 import heapq
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
@@ -579,16 +580,30 @@ class Engine:
 
     # ---- the end ----
 
+    @staticmethod
+    def _wait_for_all(containers: list[Supervised]) -> None:
+        """Wait for processes that have been killed, in the order in which they end.
+
+        A PID 1 ends after all others of its namespace have been waited for, those of containers that joined it too.
+        """
+        poll = select.poll()
+        left = {c.pidfd: c.pid for c in containers if c.pidfd >= 0}
+        for pidfd in left:
+            poll.register(pidfd, select.POLLIN)
+        while left:
+            for pidfd, _ in poll.poll():
+                poll.unregister(pidfd)
+                with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
+                    os.waitpid(left.pop(pidfd), 0)
+
     def _shut_down(self) -> None:
         self._parked.drop()
         for container in list(self.containers.values()):
             container.kill("killed")
         if self._zygote is not None:
             self._zygote.close()
+        self._wait_for_all([c for c in self.containers.values() if c.state != "ended" and c.pid])
         for container in list(self.containers.values()):
-            if container.state != "ended" and container.pid:
-                with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
-                    os.waitpid(container.pid, 0)
             if container.record is not None:
                 container.volumes = self.registry.volumes_of(container.record)
             container.dispose()

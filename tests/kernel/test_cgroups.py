@@ -27,6 +27,7 @@ from jupyter_ns.cgroups import (
     probe,
     read_layout,
 )
+from jupyter_ns.cgroups.processes import wait_ended
 from jupyter_ns.errors import UnsupportedError, UsageError
 from jupyter_ns.spec import Limits
 
@@ -503,3 +504,12 @@ def test_delegated_leaf(uid: int) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(top)
+
+
+def test_nobody_waits_for_a_process_that_has_left_its_cgroup() -> None:
+    """A PID 1 that was killed ends after those who have entered its namespace, whom the waiting engine would reap."""
+    with subprocess.Popen(["sleep", "1000"]) as going_on:
+        asked: list[bool] = []
+        wait_ended([os.pidfd_open(going_on.pid)], 3600, lambda: bool(asked.append(True)) or len(asked) > 1)
+        assert len(asked) == 2 and going_on.poll() is None
+        going_on.kill()
