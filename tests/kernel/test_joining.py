@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,6 +194,24 @@ def test_namespaces_of_another_user_namespace_are_refused() -> None:
         pytest.raises(UnsupportedError, match="other has a user namespace of its own"),
     ):
         run("true", workdir="/", network="container:other")
+
+
+LEAVING = """
+from jupyter_ns import run
+from jupyter_ns.client import close_client, get_client
+for name, options in (("web", {}), ("side", {"pid": "container:web"}), ("last", {"pid": "container:side"})):
+    run("sh", "-c", "sleep 100 & exec sleep 100", detach=True, name=name, workdir="/", **options)
+engine = get_client()._process
+close_client()
+print("closed", engine.returncode)
+"""
+
+
+@pytest.mark.needs("root")
+def test_the_engine_goes_with_all_who_share_a_pid_namespace() -> None:
+    """A PID 1 ends after the others of its namespace have been waited for: in the other order nobody ever would be."""
+    started = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, timeout=60, check=False)
+    assert (started.stdout, started.stderr) == ("closed 0\n", "")
 
 
 USER = f"""
