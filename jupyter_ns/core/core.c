@@ -645,13 +645,16 @@ int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t siz
     } else {
         size_of_args = 64; /* CLONE_ARGS_SIZE_VER0: all that Linux 5.3 knows */
     }
+    uint64_t all = ~0ULL, mask; /* until JNS_SIGNALS: the child has no handlers of Python's */
     leave_out(unneeded, unneeded_count, size, MADV_DONTFORK);
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, 8);
     int64_t pid = syscall(SYS_clone3, &args, size_of_args);
     if (pid == 0) {
         (void)walk(0, count);
         _exit(125);
     }
     int err = errno;
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
     leave_out(unneeded, unneeded_count, size, MADV_DOFORK);
     image_free(the_run.image, size);
     return pid < 0 ? -err : pid;

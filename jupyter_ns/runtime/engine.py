@@ -52,8 +52,8 @@ from .zygote_client import ZygoteClient
 SAMPLE_INTERVAL = 0.1
 UNSENT_S = 0.003
 """How long a frame waits for one that it can go with."""
-HEAP_LOOKS = 256
-"""Containers from one look at the engine's heap to the next."""
+SPARE_LOOKS = 16
+"""Containers from one look at the engine's memory to the next."""
 
 
 class Engine:
@@ -86,7 +86,7 @@ class Engine:
         self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
-        self._heap_ranges: list[tuple[int, int]] = []
+        self._spare_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
         self._spawned = 0
         self._unsent = False
@@ -412,7 +412,7 @@ class Engine:
                 image = recipe.image_for(made.container_id, child)
                 with made.around_clone():
                     pid, pidfd = core.spawn(
-                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
+                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._spare()
                     )
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made))
@@ -424,12 +424,12 @@ class Engine:
             for fd in child.values():
                 os.close(fd)
 
-    def _heap(self) -> list[tuple[int, int]]:
+    def _spare(self) -> list[tuple[int, int]]:
         """Return what a child is made without; looked at anew now and then, for it grows."""
-        if self._spawned % HEAP_LOOKS == 0:
-            self._heap_ranges = core.heap_ranges()
+        if self._spawned % SPARE_LOOKS == 0:
+            self._spare_ranges = core.spare_ranges()
         self._spawned += 1
-        return self._heap_ranges
+        return self._spare_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
         pid, status, _ = os.wait4(container.pid, os.WNOHANG)
