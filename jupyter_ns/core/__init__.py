@@ -15,7 +15,8 @@ if not sys.platform.startswith("linux"):
     raise UnsupportedError("jupyter_ns needs Linux: namespaces and cgroups are features of its kernel")
 
 from . import _core  # type: ignore[attr-defined]
-from ._core import ffi, lib  # type: ignore[import-not-found]
+
+ffi, lib = _core.ffi, _core.lib
 
 FAILED, WAITING, RUNNING, DONE = lib.JNS_FAILED, lib.JNS_WAITING, lib.JNS_RUNNING, lib.JNS_DONE
 REPORT = struct.Struct("<4i")
@@ -139,24 +140,41 @@ def spawn(
     return _check(pid), pidfd[0]
 
 
-def hand_plan(go_fd: int, image: bytes, steps: int) -> None:
-    """Give a child that waits in a step of `Op.PLAN` the plan to go on with.
+GO = b"g"
+"""What a child that waits is told to go on with its plan."""
+
+
+def further_plan(image: bytes, steps: int, first: int = 0) -> bytes:
+    """Return what a child that waits in a step of `Op.PLAN` is told, to go on with another plan.
+
+    Parameters
+    ----------
+    image : bytes
+        From `Plan.image`.
+    steps : int
+        How many there are.
+    first : int
+        What its reports call the first of them.
+    """
+    return struct.pack("<QQQ", len(image), steps, first) + image
+
+
+def tell(go_fd: int, told: bytes) -> None:
+    """Tell a child that waits `GO`, or a `further_plan`.
 
     Parameters
     ----------
     go_fd : int
         The write end of its go pipe; blocks until the pipe has taken it.
-    image : bytes
-        From `Plan.image`.
-    steps : int
-        How many there are.
+    told : bytes
+        What it waits for.
 
     Raises
     ------
     BrokenPipeError
         If the child has ended.
     """
-    data = memoryview(struct.pack("<QQ", len(image), steps) + image)
+    data = memoryview(told)
     while data:
         data = data[os.write(go_fd, data) :]
 

@@ -33,9 +33,7 @@ def fits(recipe: Recipe) -> bool:
 
 def recipe_like(recipe: Recipe) -> Recipe:
     """Return the recipe of a blank with the same namespaces."""
-    plan = Plan(recipe.plan.clone_flags, _STEPS)
-    image = plan.image(dict.fromkeys((name for name, _ in _FDS), 0))
-    return Recipe(b"", ContainerSpec(), plan, image, (), True, recipe.facts, 0)
+    return Recipe(b"", b"", ContainerSpec(), Plan(recipe.plan.clone_flags, _STEPS), (), True, recipe.facts, 0)
 
 
 def become(blank: Supervised, recipe: Recipe) -> None:
@@ -54,4 +52,5 @@ def become(blank: Supervised, recipe: Recipe) -> None:
         for fd in (blank.ends.stdin, blank.ends.stdout, blank.ends.stderr):
             os.fchown(fd, recipe.uid, -1)
     blank.state, blank.parked = "building", False
-    core.hand_plan(blank.ends.go, recipe.image_for(blank.container_id, dict(_FDS)), len(recipe.plan.steps))
+    image = recipe.image_for(blank.container_id, dict(_FDS))
+    core.tell(blank.ends.go, core.further_plan(image, len(recipe.plan.steps)))

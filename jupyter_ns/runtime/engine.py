@@ -52,8 +52,6 @@ from .zygote_client import ZygoteClient
 SAMPLE_INTERVAL = 0.1
 UNSENT_S = 0.003
 """How long a frame waits for one that it can go with."""
-SPARE_LOOKS = 16
-"""Containers from one look at the engine's memory to the next."""
 
 
 class Engine:
@@ -88,7 +86,7 @@ class Engine:
         self._zygote: ZygoteClient | None = None
         self._spare_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
-        self._spawned = 0
+        self._size = b""
         self._unsent = False
         self._leaving = 0
         self._syncs: list[str] = []
@@ -425,10 +423,11 @@ class Engine:
                 os.close(fd)
 
     def _spare(self) -> list[tuple[int, int]]:
-        """Return what a child is made without; looked at anew now and then, for it grows."""
-        if self._spawned % SPARE_LOOKS == 0:
-            self._spare_ranges = core.spare_ranges()
-        self._spawned += 1
+        """Return what a child is made without; looked at anew whenever the engine's memory has grown or shrunk."""
+        with open("/proc/self/statm", "rb", buffering=0) as f:
+            size = f.read(64).split()[0]
+        if size != self._size:
+            self._spare_ranges, self._size = core.spare_ranges(), size
         return self._spare_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
@@ -441,7 +440,7 @@ class Engine:
         for container in [c for c in self.containers.values() if c.state == "ended" and c.drained]:
             del self.containers[container.id]
             if container.failure is not None:
-                self._recipes.forget(container.recipe.key)
+                self._recipes.forget(container.recipe)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
                 container.dispose(keep_files=self.registry.failed(container))

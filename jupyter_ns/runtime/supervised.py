@@ -55,6 +55,8 @@ class Supervised:
     streams: Streams = field(init=False)
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
+    go_ahead: bytes = core.GO
+    """What its child is told at the last wait."""
     record: Record | None = None
     network: Attachment | None = None
     """Its place on a network, if it has one."""
@@ -202,7 +204,7 @@ class Supervised:
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             self._on_ready()
             return
-        os.write(self.ends.go, b"g")
+        core.tell(self.ends.go, core.GO)
         if label == "layer" and not self.recipe.remapped:
             if self.network is not None:
                 self.network.connect()
@@ -257,7 +259,7 @@ class Supervised:
             self.state = "running"
             self.started = time.monotonic()
             with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
-                os.write(self.ends.go, b"g")
+                core.tell(self.ends.go, self.go_ahead)
 
     def _keep(self, name: str, fd: int) -> None:
         """Take up one of `KEPT`, in place of that of an earlier life."""

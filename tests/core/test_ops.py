@@ -518,7 +518,7 @@ def test_plan_goes_on_with_the_plan_that_comes(tmp_path: Path) -> None:
     made, filler = tmp_path / "made", "x" * 100_000
     plan = Plan(0, (Step(Op.MKDIR, (str(made), 0o700)), Step(Op.HOSTNAME, (filler,)), Step(Op.WAIT, ("end",))))
     with blank() as (_, read, release):
-        core.hand_plan(release, plan.image({}), len(plan.steps))
+        core.tell(release, core.further_plan(plan.image({}), len(plan.steps)))
         assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)  # a name of 100,000 characters
         assert made.is_dir()
 
@@ -527,7 +527,7 @@ def test_plan_goes_on_with_the_plan_that_comes(tmp_path: Path) -> None:
 def test_a_plan_that_does_not_hold_together_is_refused(damage: Callable[[bytes], bytes]) -> None:
     plan = Plan(0, (Step(Op.CHDIR, ("/",)), Step(Op.EXEC, (("/bin/true",), ("true",), ("A=1",)))))
     with blank() as (_, read, release):
-        core.hand_plan(release, damage(plan.image({})), len(plan.steps))
+        core.tell(release, core.further_plan(damage(plan.image({})), len(plan.steps)))
         assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)
         assert core.read_report(read) is None
 

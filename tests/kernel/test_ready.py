@@ -1,0 +1,130 @@
+"""Containers that were built before anybody asked: they are as one that is built on demand, and are used once."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from jupyter_ns import Container, run
+from jupyter_ns.client import get_client
+
+LOOK = r"""
+cat /proc/self/mountinfo /proc/self/cgroup /proc/1/limits /proc/1/oom_score_adj /proc/net/dev /proc/net/route
+grep -E 'Cap|Seccomp|NoNewPrivs|Groups|[UG]id|Umask|Threads' /proc/1/status; grep -E 'Sig[BIC]|Shd' /proc/self/status
+cut -d' ' -f 5-8 /proc/1/stat
+ls -l /proc/1/fd; ls -la /dev /proc/1/ns; tr '\0' '\n' </proc/1/environ; tr '\0' ' ' </proc/1/cmdline; pwd; hostname
+cat /sys/class/net/lo/flags /sys/class/net/lo/ifindex; cat /proc/sys/kernel/shmmni; ls -A /tmp /dev/shm /dev/mqueue
+"""
+
+
+def look(program: str = "sh", **options: object) -> tuple[Container, list[str]]:
+    """Run a look around; return the lines without what is different from container to container."""
+    done = run(program, "-c", LOOK, memory="64m", pids_limit=50, **options)
+    assert done.exit_code == 0, done.stderr
+    text = done.stdout.replace(done.id[:12], "ID")
+    # Numbers of mounts, devices and namespaces, of pipes, and the time of day.
+    text = re.sub(r"^\d+ \d+ \d+:\d+", "M", text, flags=re.M)
+    text = re.sub(r"(master|propagate_from):\d+", r"\1", text)
+    text = re.sub(r"\[\d+\]|\w{3} +\d+ \d\d:\d\d", "#", text)
+    return done, text.splitlines()
+
+
+def waiting() -> set[int]:
+    """Return the engine's children that wait in namespaces of their own."""
+    found, ours = set(), os.stat("/proc/self/ns/net").st_ino
+    for child in Path(f"/proc/{get_client().pid}/task/{get_client().pid}/children").read_text().split():
+        if os.stat(f"/proc/{child}/ns/net").st_ino != ours:
+            found.add(int(child))
+    return found
+
+
+def wait_until_ready() -> set[int]:
+    """Wait until the engine has built what it builds after a run."""
+    deadline = time.monotonic() + 10
+    before: set[int] = set()
+    while not (found := waiting()) or found != before:
+        assert time.monotonic() < deadline
+        before = found
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("init", [False, True])
+def test_one_that_was_ready_is_as_one_that_is_built_on_demand(init: bool) -> None:
+    get_client().sync()
+    assert waiting() == set()
+    fresh, seen = look(init=init)
+    wait_until_ready()
+    other = run("echo", "$ONE", memory="64m", pids_limit=50, init=init, env=["ONE=1"], label=["a=b"])  # of another kind
+    assert other.exit_code == 0
+    ready = wait_until_ready()
+    again, same = look(init=init)
+    assert again.pid in ready
+    assert same == seen
+    assert len(again.timings) == len(fresh.timings) == len(again.plan.steps) - 1
+    assert again.plan.describe().replace(again.id[:12], "ID") == fresh.plan.describe().replace(fresh.id[:12], "ID")
+    kinds = set(fresh.namespaces)
+    assert not [k for k in kinds - {"user"} if fresh.namespaces[k].container == again.namespaces[k].container]
+
+
+@pytest.mark.needs("root")
+def test_another_program_gets_one_that_was_built_before_it_was_named() -> None:
+    """Arguments and environment reach it, and nothing of the run for which the engine was asked before."""
+    get_client().sync()
+    _, seen = look(env=["WORD=1"])
+    first = run("printenv", "WORD", memory="64m", pids_limit=50, env=["WORD=secret"])
+    assert first.stdout == "secret\n"
+    ready = wait_until_ready()
+    memory = [Path(f"/proc/{pid}/maps").read_text() for pid in ready]
+    assert memory and not [m for m in memory if "[heap]" in m]
+    found, same = look("/bin/sh", env=["WORD=1"])
+    assert found.pid in ready
+    assert [line.replace("/bin/sh", "sh") for line in same] == [line.replace("/bin/sh", "sh") for line in seen]
+    assert not any("secret" in line for line in same)
+
+
+@pytest.mark.needs("root")
+def test_each_is_used_once_and_has_what_was_asked_for() -> None:
+    pids, names = set(), set()
+    for number in range(4):
+        wait_until_ready() if number else get_client().sync()
+        done = run("sh", "-c", 'echo $$ $0 "$N"; hostname; : >/tmp/mark; ls /tmp', "me", env=[f"N={number}"])
+        assert done.stdout == f"1 me {number}\n{done.id[:12]}\nmark\n"
+        pids.add(done.pid)
+        names.add(done.id)
+    assert len(pids) == len(names) == 4
+
+
+@pytest.mark.needs("root")
+def test_a_program_that_is_not_there_is_told_of_by_one_that_was_ready() -> None:
+    run("true")
+    wait_until_ready()
+    assert run("no-such-program").exit_code == 127
+    wait_until_ready()
+    assert run("/etc").exit_code == 126
+
+
+@pytest.mark.needs("root", "controller:memory")
+def test_other_limits_are_another_kind() -> None:
+    for limit in ("64m", "96m", "64m", "96m"):
+        done = run("true", memory=limit)
+        record = next(r for r in done.limits if r.name == "memory_bytes")
+        assert int(record.effective) == int(limit[:-1]) << 20
+        wait_until_ready()
+
+
+@pytest.mark.needs("root")
+def test_a_volume_that_is_another_directory_by_now(tmp_path: Path) -> None:
+    """One that was ready has the directory that stood there when it was built."""
+    source = tmp_path / "source"
+    for text in ("old", "new"):
+        source.mkdir()
+        (source / "file").write_text(text)
+        assert run("cat", "/in/file", volume=[f"{source}:/in"]).stdout == text
+        wait_until_ready()
+        source.rename(tmp_path / f"was {text}")
