@@ -29,7 +29,6 @@ from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
 from .spec import ContainerSpec, LimitRecord, Mount
-from .usage import without_amounts
 
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 """Characters of each of stdout and stderr that are shown and kept; the rest is counted."""
@@ -157,6 +156,7 @@ class Run:
         self.container.make_inputs = self.plan_inputs
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
+        self._outside: dict[str, int] = {}
         self._joined: tuple[str, ...] = ()
         self._endpoints: list[dict[str, Any]] = []
         self.transfer_error: TransferError | None = None
@@ -228,6 +228,7 @@ class Run:
                 self._request["bare"], pieces = True, []
             with self._interruptible() as wake_fd:
                 client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request})
+                self._outside = namespaces.read()  # while the engine works
                 client.send_channel(self._id, pieces)
                 if stdin is not None:
                     for at in range(0, len(stdin), CHUNK):
@@ -382,7 +383,7 @@ class Run:
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.guest = self._client.facts.guest
-        outside = self._client.facts.namespace_ids or namespaces.read()
+        outside = self._client.facts.namespace_ids or self._outside
         c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         self._endpoints = payload.get("endpoints", [])
@@ -409,7 +410,7 @@ class Run:
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
         c.note_peak(*payload["peak"])
-        c.usage.append(without_amounts(payload["sample"]))
+        c.usage.append(payload["sample"])
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))
         c.usage.note_limits()

@@ -69,6 +69,8 @@ def collect_changes(
     found: list[tuple[str, str]] = []
     built = _Built(own, set(standing), first_ids, below)
     for layer in layers:
+        if not os.stat(layer.name, dir_fd=staging_fd).st_size:
+            continue  # a tmpfs counts the entries of a directory: nothing has been written
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
         for change in _walk(fd, layer.path.rstrip("/"), built):
             found.append(change)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ContainerError, UsageError, to_dict
 from ..spec import ContainerSpec
-from ..usage import Usage, without_amounts
+from ..usage import Usage
 from . import health
 from .copies import Copies
 from .log import Log
@@ -220,7 +220,7 @@ class Registry:
             what = "executable file not found in $PATH" if summary["exit_code"] == 127 else "permission denied"
             record.error = f'exec: "{program}": {what}'
         if record.life.detach:
-            record.usage.append(without_amounts(summary["sample"]))
+            record.usage.append(summary["sample"])
         record.summary = {k: summary[k] for k in ("wall_seconds", "peak", "reason")}
         if record.oom_killed:
             self.event(record, "oom")

@@ -137,6 +137,7 @@ class Supervised:
     def watch_cgroup(self) -> None:
         """Open what tells of the cgroup, while the child builds."""
         self.sampler = sampler_of(self.cgroup)
+        self.cgroup.peak(), self.cgroup.oom_kills()  # which opens their files
         oom_fd = self.cgroup.oom_fd()
         if oom_fd is not None:
             self.oom_fd = oom_fd
@@ -394,6 +395,11 @@ class Supervised:
         """Take a sample; counters and time count from the payload's start."""
         return relative(self._take_sample(), self.base_sample, self.started)
 
+    def last_counters(self) -> list[Any]:
+        """Return what it has used, when its processes have gone, as a sample without amounts."""
+        assert self.sampler is not None
+        return relative(self.sampler.counters(), self.base_sample, self.started)
+
     def _take_sample(self) -> tuple[Any, ...]:
         assert self.sampler is not None
         return self.sampler.sample()
@@ -458,7 +464,7 @@ class Supervised:
 
     def summary(self) -> dict[str, Any]:
         """Return what the kernel is told of the end."""
-        sample = self.relative_sample()
+        sample = self.last_counters()
         oom_kills = self.cgroup.oom_kills()
         if oom_kills and self.reason in ("", "interrupted"):
             self.reason = "oom"
