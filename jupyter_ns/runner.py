@@ -227,13 +227,14 @@ class Run:
             if self.enter is not None:
                 self._request["bare"], pieces = True, []
             with self._interruptible() as wake_fd:
-                client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request})
-                self._outside = namespaces.read()  # while the engine works
+                more = bool(pieces) or stdin is not None
+                client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request}, more=more)
                 client.send_channel(self._id, pieces)
                 if stdin is not None:
                     for at in range(0, len(stdin), CHUNK):
-                        client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK])
+                        client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK], more=at + CHUNK >= len(stdin))
                     client.send(Kind.STDIN, self._id, None)
+                self._outside = namespaces.read()  # while the engine works
                 while not self._ended:
                     wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
                     # A fork made meanwhile must be waited for too: then go round once more.
@@ -383,7 +384,7 @@ class Run:
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.guest = self._client.facts.guest
-        outside = self._client.facts.namespace_ids or self._outside
+        outside = self._client.facts.namespace_ids or self._outside or namespaces.read()
         c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         self._endpoints = payload.get("endpoints", [])
