@@ -78,13 +78,13 @@ class Parked:
             found.container.discard()
             return None
         found.container.recipe = recipe
-        found.container.go_ahead = recipe.rest(found.container.container_id)
+        found.container.go_ahead = recipe.go_ahead(found.container.container_id)
         return found.container
 
     def take_blank(self, recipe: Recipe) -> Supervised | None:
         """Take the child that waits for a plan, if it can become a container of this kind."""
         found = self._blank
-        if found is None or not blank.fits(recipe) or found.plan.clone_flags != recipe.plan.clone_flags:
+        if found is None or not blank.suits(recipe) or not blank.begins(found, recipe):
             return None
         self._blank = None
         if found.state == "blank":
@@ -97,7 +97,7 @@ class Parked:
         self._wanted[recipe.kind] = recipe, time.monotonic() + AFTER_S
 
     def _replenish(self, recipe: Recipe) -> None:
-        if self._blank is None and blank.fits(recipe):
+        if self._blank is None and blank.suits(recipe):
             self._blank = self._make(blank.recipe_like(recipe))
             self._blank_until = time.monotonic() + KEEP_S
         if recipe.kind in self._waiting:

@@ -83,8 +83,8 @@ class Recipe:
     once: bool = False
     _whole: list[bytes] = field(default_factory=list, compare=False, repr=False)
     """The plan's image, with numbers of descriptors that are still to be filled in, once it was needed."""
-    _rest: list[bytes] = field(default_factory=list, compare=False, repr=False)
-    """The image of what is left of the plan at the last wait, once it was needed."""
+    _rest: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """Images of what is left of the plan at some step, once they were needed."""
     _alike: list[Recipe] = field(default_factory=list, compare=False, repr=False)
     """`unfinished`, once it was needed; recipes of a kind share it."""
 
@@ -116,7 +116,7 @@ class Recipe:
         if not self._alike:
             done = self.plan.steps[: self._last_wait]
             plan = replace(self.plan, steps=(*done, Step(Op.PLAN, LAST_WAIT.args, why="for what depends on the words")))
-            self._alike.append(replace(self, plan=plan, _whole=[], _rest=[], _alike=[]))
+            self._alike.append(replace(self, plan=plan, _whole=[], _rest={}, _alike=[]))
         return self._alike[0]
 
     def fits(self, made: Recipe) -> bool:
@@ -124,14 +124,15 @@ class Recipe:
         done = self._last_wait or len(self.plan.steps)
         return made.uid == self.uid and made.plan.steps[:done] == self.plan.steps[:done]
 
-    def rest(self, container: str) -> bytes:
+    def go_ahead(self, container: str) -> bytes:
         """Return what a container that was built by `unfinished` is told when it is wanted."""
-        first = self._last_wait + 1
-        if first == 1:
-            return core.GO
-        if not self._rest:
-            self._rest.append(Plan(0, self.plan.steps[first:]).image({}))
-        image = self._rest[0].replace(STAND_IN.encode(), container[:12].encode())
+        return self.rest(container, self._last_wait + 1) if self._last_wait else core.GO
+
+    def rest(self, container: str, first: int) -> bytes:
+        """Return what a child is told that has carried out the plan up to the step `first`."""
+        if first not in self._rest:
+            self._rest[first] = Plan(0, self.plan.steps[first:]).image({})
+        image = self._rest[first].replace(STAND_IN.encode(), container[:12].encode())
         return core.further_plan(image, len(self.plan.steps) - first, first)
 
     def image_for(self, container: str, fds: Mapping[str, int]) -> bytes:
@@ -244,7 +245,7 @@ class Recipes:
         spec = ContainerSpec.from_dict(request["spec"])
         environment = environment_of(STAND_IN, spec, request.get("environ", {}), like.home)
         plan = replace(like.plan, steps=(*like.plan.steps[:-1], exec_step(spec, environment)))
-        return replace(like, key=key, spec=spec, plan=plan, _whole=[], _rest=[])
+        return replace(like, key=key, spec=spec, plan=plan, _whole=[], _rest={})
 
     def clear(self) -> None:
         """Drop all, because the host has changed."""

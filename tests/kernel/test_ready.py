@@ -11,9 +11,10 @@ import pytest
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import get_client
+from jupyter_ns.errors import UsageError
 
 LOOK = r"""
-cat /proc/self/mountinfo /proc/self/cgroup /proc/1/limits /proc/1/oom_score_adj /proc/net/dev /proc/net/route
+cat /proc/self/mountinfo /proc/self/cgroup /proc/1/limits /proc/1/oom_score_adj /proc/net/route; cut -d: -f1 /proc/net/dev
 grep -E 'Cap|Seccomp|NoNewPrivs|Groups|[UG]id|Umask|Threads' /proc/1/status; grep -E 'Sig[BIC]|Shd' /proc/self/status
 cut -d' ' -f 5-8 /proc/1/stat
 ls -l /proc/1/fd; ls -la /dev /proc/1/ns; tr '\0' '\n' </proc/1/environ; tr '\0' ' ' </proc/1/cmdline; pwd; hostname
@@ -35,9 +36,9 @@ def look(program: str = "sh", **options: object) -> tuple[Container, list[str]]:
 
 def waiting() -> set[int]:
     """Return the engine's children that wait in namespaces of their own."""
-    found, ours = set(), os.stat("/proc/self/ns/net").st_ino
+    found, ours = set(), os.stat("/proc/self/ns/mnt").st_ino
     for child in Path(f"/proc/{get_client().pid}/task/{get_client().pid}/children").read_text().split():
-        if os.stat(f"/proc/{child}/ns/net").st_ino != ours:
+        if os.stat(f"/proc/{child}/ns/mnt").st_ino != ours:
             found.add(int(child))
     return found
 
@@ -86,6 +87,45 @@ def test_another_program_gets_one_that_was_built_before_it_was_named() -> None:
     assert found.pid in ready
     assert [line.replace("/bin/sh", "sh") for line in same] == [line.replace("/bin/sh", "sh") for line in seen]
     assert not any("secret" in line for line in same)
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"hostname": "h"}, {"read_only": True}, {"user": "1:1"}, {"volume": ["/usr:/mnt:ro"]}, {"network": "host"}],
+    ids=lambda options: next(iter(options), "usual"),
+)
+def test_one_of_a_kind_that_is_not_ready_is_finished_from_a_blank(options: dict[str, object]) -> None:
+    get_client().sync()
+    fresh, seen = look(**options)
+    get_client().sync()
+    run("true", domainname="another.kind", network=str(options.get("network", "none")))
+    ready = wait_until_ready()
+    again, same = look(**options)
+    assert again.pid in ready
+    assert same == seen
+    assert again.limits == fresh.limits and again.weakened == fresh.weakened
+    assert len(again.timings) == len(fresh.timings) == len(again.plan.steps) - 1
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("options", [{"time_offset": "1h"}, {"tty": True}, {"cpuset_cpus": "0"}])
+def test_one_that_begins_otherwise_is_made_of_no_blank(options: dict[str, object]) -> None:
+    run("true")
+    ready = wait_until_ready()
+    done = run("true", **options)
+    assert done.exit_code == 0 and done.pid not in ready
+
+
+@pytest.mark.needs("root")
+def test_a_limit_that_cannot_be_set_leaves_no_blank_behind() -> None:
+    run("true")
+    ready = wait_until_ready()
+    with pytest.raises(UsageError, match="No such file"):
+        run("true", device_write_iops="/dev/no-such-disk:1")
+    assert run("echo", "on").stdout == "on\n"
+    get_client().sync()
+    assert waiting() == set() and not [pid for pid in ready if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.needs("root")

@@ -44,7 +44,7 @@ def test_a_recipe_of_a_known_kind_is_as_one_made_anew(
     assert found == anew
     fds = {name: 10 + number for number, name in enumerate(("stdin", "stdout", "stderr", "report", "go"))}
     assert found.image_for("c" * 64, fds) == anew.image_for("c" * 64, fds)
-    assert found.rest("c" * 64) == anew.rest("c" * 64)
+    assert found.go_ahead("c" * 64) == anew.go_ahead("c" * 64)
     assert found.fits(before.unfinished()) and before.fits(found.unfinished())
 
 
@@ -53,7 +53,7 @@ def test_what_is_unfinished_has_no_word_of_its_request() -> None:
     unfinished = recipe.unfinished()
     assert [s.op for s in unfinished.plan.steps[-2:]] != [Op.SIGNALS, Op.EXEC]
     assert unfinished.plan.steps[-1].op is Op.PLAN
-    assert b"of-one" in recipe.rest("c" * 64)
+    assert b"of-one" in recipe.go_ahead("c" * 64)
     assert b"of-one" not in unfinished.image_for("c" * 64, dict.fromkeys(recipe.descriptors, 0))
 
 
