@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 MAX_CHANGES = 10_000
+EMPTY_BYTES = 40
+"""Size of a directory of a tmpfs, where the layers lie, that has nothing but ``.`` and ``..``: 20 for each entry."""
 
 
 class Below(Protocol):
@@ -69,8 +71,8 @@ def collect_changes(
     found: list[tuple[str, str]] = []
     built = _Built(own, set(standing), first_ids, below)
     for layer in layers:
-        if not os.stat(layer.name, dir_fd=staging_fd).st_size:
-            continue  # a tmpfs counts the entries of a directory: nothing has been written
+        if os.stat(layer.name, dir_fd=staging_fd).st_size <= EMPTY_BYTES:
+            continue
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
         for change in _walk(fd, layer.path.rstrip("/"), built):
             found.append(change)
