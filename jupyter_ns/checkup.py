@@ -27,7 +27,9 @@ def examine(on: str = "host") -> list[Row]:
     """
     try:
         client = get_client(on)
-        rows = [_a_container(client), *doctor.doctor(client.facts)]
+        first = _a_container(client)
+        networks = [] if first.state == NO else [_networks(client)]
+        rows = [first, *doctor.doctor(client.facts), *networks]
     except (UnsupportedError, EngineError) as e:
         rows = doctor.no_guest(str(e)) if on == "guest" else doctor.refused(str(e))
     return rows if on == "guest" else [*rows, _guest_kernel()]
@@ -60,6 +62,16 @@ def _a_container(client: EngineClient) -> Row:
         return doctor.verdict(str(e), "")
     failed = "" if container.exit_code == 0 else f"`true` ended with exit code {container.exit_code}"
     return doctor.verdict(failed, f"`true` ran in one, in {container.wall_seconds * 1000:.0f} ms")
+
+
+def _networks(client: EngineClient) -> Row:
+    """Connect a container to a network, and look for its interface."""
+    spec = ContainerSpec(argv=("test", "-e", "/sys/class/net/eth0"), workdir="/", network="bridge")
+    try:
+        container = Run(client, spec, Sink()).execute()
+    except (ContainerError, OSError) as e:
+        return doctor.networks(str(e))
+    return doctor.networks("" if container.exit_code == 0 else "a container on a network has no eth0")
 
 
 def _guest_kernel() -> Row:

@@ -54,6 +54,8 @@ class Container:
         The cell's last expression, if it could be returned safely; else None and `value_note` says why.
     namespaces : dict of str to NamespaceID
         Kind to inode numbers.
+    shared : dict of str to str
+        Kind of namespace to the container that it is of, where it is another's (``--network container:NAME``).
     usage : Usage
         Time series of what it used.
     peak_memory_bytes : int or None
@@ -86,6 +88,7 @@ class Container:
     value: Any = None
     value_note: str = ""
     namespaces: dict[str, NamespaceID] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     peak_memory_bytes: int | None = None
     peak_memory_source: str = ""

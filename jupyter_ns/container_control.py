@@ -33,6 +33,7 @@ def reload(c: Container) -> None:
     c.namespaces = {
         kind: NamespaceID(own, data["namespaces"].get(kind, own)) for kind, own in read_namespaces().items()
     }
+    c.shared = dict(data["shared"])
     if data["detached"]:
         c.usage = _usage(data)
     c.note_peak(*data["peak"])

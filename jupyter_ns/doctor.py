@@ -168,6 +168,22 @@ def verdict(failed: str, done: str) -> Row:
     return Row("containers", NO, failed, cost, fix_of(failed), "user_namespaces(7)")
 
 
+def networks(failed: str) -> Row:
+    """Say whether containers can be on a network; `failed` is what the attempt failed with, empty if it did not.
+
+    Examples
+    --------
+    >>> networks("").state, networks("networks need veth: EOPNOTSUPP").cost
+    ('yes', '--network bridge, networks of `docker network create`, and -p are refused')
+    """
+    ability, manual = "networks between containers", "veth(4)"
+    if not failed:
+        return Row(ability, YES, "a container got an eth0 of its own, on a bridge", documentation=manual)
+    cost = "--network bridge, networks of `docker network create`, and -p are refused"
+    fix = "sudo modprobe -a veth bridge  # where the kernel has them as modules; none of it touches the host's network"
+    return Row(ability, NO, failed.removesuffix(MORE), cost, fix, manual)
+
+
 def fix_of(failed: str) -> str:
     """Return what most likely mends a failure that leaves no way to make containers.
 

@@ -62,6 +62,20 @@ def _namespaces(request: RunRequest, given: Given) -> None:
     for option, flag in given.values():
         if option.needs in without:
             raise UsageError(f"{flag}: expected a {option.needs} namespace to act in, {_left_out(option.needs)}")
+    for kind, name in request.spec.joins:
+        joins = f"--{kind} container:{name}"
+        if kind in without:
+            raise UsageError(f"{joins}: conflicts with --without {kind}")
+        if request.spec.userns == "private":
+            raise UsageError(
+                f"--userns private: conflicts with {joins}: a namespace belongs to the user namespace it was made in"
+            )
+        if kind == "pid" and request.state == "fork":
+            raise UsageError(f"--state fork: conflicts with {joins}; expected --state copy")
+        if kind == "pid" and request.spec.init:
+            raise UsageError(f"--init: conflicts with {joins}, where it would not be PID 1")
+        if kind == "ipc" and "--shm-size" in given:
+            raise UsageError(f"--shm-size: conflicts with {joins}, whose /dev/shm it is")
     if "network" in without and "--network" in given and request.spec.network != "host":
         raise UsageError(f"--network {request.spec.network}: conflicts with --without network")
     if "user" in without and request.spec.userns == "private":
@@ -89,6 +103,8 @@ def _mounts(request: RunRequest, given: Given) -> None:
 
 def _health(request: RunRequest, given: Given) -> None:
     for name, (_, flag) in given.items():
+        if name.startswith("--health-") and request.spec.no_healthcheck:
+            raise UsageError("--no-healthcheck conflicts with --health-* options: expected one or the other")
         if name.startswith("--health-") and "--health-cmd" not in given:
             raise UsageError(f"{flag}: expected with --health-cmd, the command that it is about")
 

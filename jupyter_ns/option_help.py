@@ -99,24 +99,36 @@ def complete(line: str) -> list[tuple[str, str]]:
     >>> complete("--memory-sw")[0][0]
     '--memory-swap'
     """
+    option, word, prefix = awaited(line)
+    if option is not None:
+        return _values(option, word, prefix)
+    if not word.startswith("-"):
+        return []
+    return [(f, option.help) for option in _SUPPORTED for f in option.flags if f.startswith(word)]
+
+
+def awaited(line: str) -> tuple[Option | None, str, str]:
+    """Return the option whose value is being typed, what of it there is, and what stands before that in the word.
+
+    Examples
+    --------
+    >>> option, *rest = awaited("--memory 1m --network=la")
+    >>> option.name, *rest
+    ('--network', 'la', '--network=')
+    """
     words = line.split()
     word = "" if not words or line[-1].isspace() else words.pop()
     try:
         # The marker becomes the value that an option waits for, or ends the options.
         found, argv = scan([*words, "--"])
     except UsageError:
-        return []
+        return None, "", ""
     if argv:
-        return []
+        return None, "", ""
     if found and found[-1][2] == "--":
-        return _values(found[-1][1], word, "")
+        return found[-1][1], word, ""
     flag, equals, value = word.partition("=")
-    if equals:
-        option = BY_FLAG.get(flag)
-        return _values(option, value, f"{flag}=") if option is not None else []
-    if not word.startswith("-"):
-        return []
-    return [(f, option.help) for option in _SUPPORTED for f in option.flags if f.startswith(word)]
+    return (BY_FLAG.get(flag), value, f"{flag}=") if equals else (None, word, "")
 
 
 def _values(option: Option, text: str, prefix: str) -> list[tuple[str, str]]:

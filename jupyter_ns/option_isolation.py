@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from . import units
 from .namespaces import KINDS
 from .option_types import Option, Parser, boolean, choice, plain
 from .security import capabilities, sysctls
+from .spec import ContainerSpec
 
 _KINDS = tuple((kind.name, kind.isolates) for kind in KINDS)
 _USERNS = (("private", "a user namespace of its own"), ("host", "the user namespace that it is started from"))
@@ -29,19 +31,38 @@ def _without(text: str) -> tuple[str, ...]:
     return tuple(kinds)
 
 
-def _host_namespace(kind: str, own: tuple[str, ...] = ("",)) -> Parser:
-    """Make the parser of ``--pid`` and its like: ``host`` leaves the kind out, ``own`` values do not."""
+CONTAINER = "container:"
 
-    def parse(text: str) -> tuple[str, ...]:
-        if text == "host":
-            return (kind,)
-        if text in own:
-            return ()
-        if text.startswith("container:"):
-            raise ValueError("joining another container's namespace is not supported; expected host")
-        raise ValueError(f"expected {' or '.join(filter(None, ('host', *own)))}")
+
+def _mode(kind: str, own: tuple[str, ...] = ("",), *, joins: bool = False) -> Parser:
+    """Make the parser of ``--pid`` and its like; `settle_modes` tells what it means."""
+
+    def parse(text: str) -> tuple[tuple[str, str], ...]:
+        if text == "host" or text in own:
+            return ((kind, text),)
+        if joins and text.startswith(CONTAINER) and text != CONTAINER:
+            return ((kind, text),)
+        accepted = [*filter(None, ("host", *own)), *([f"{CONTAINER}NAME"] if joins else [])]
+        raise ValueError(f"expected {' or '.join(accepted)}")
 
     return plain(parse)
+
+
+def settle_modes(spec: ContainerSpec) -> ContainerSpec:
+    """Take the modes of ``--pid`` and its like apart; the last of each counts.
+
+    Examples
+    --------
+    >>> settle_modes(ContainerSpec(joins=(("pid", "host"), ("ipc", "container:db")))).joins
+    (('ipc', 'db'),)
+    """
+    modes = dict(spec.joins)
+    return replace(
+        spec,
+        without=(*spec.without, *(kind for kind, mode in modes.items() if mode == "host")),
+        joins=tuple((kind, mode[len(CONTAINER) :]) for kind, mode in modes.items() if mode.startswith(CONTAINER)),
+        ipc_shareable=modes.get("ipc") == "shareable",
+    )
 
 
 def _sysctl(text: str) -> tuple[tuple[str, str], ...]:
@@ -114,10 +135,10 @@ ISOLATION: tuple[Option, ...] = (
     ),
     Option(
         flags=("--pid",),
-        help="host: see the host's processes",
+        help="host: see the host's processes; container:NAME: those of another container",
         group="Namespaces",
-        sets="spec.without",
-        parse=_host_namespace("pid"),
+        sets="spec.joins",
+        parse=_mode("pid", joins=True),
         metavar="MODE",
         oci="linux.namespaces",
         documentation="pid_namespaces(7)",
@@ -126,23 +147,27 @@ ISOLATION: tuple[Option, ...] = (
     ),
     Option(
         flags=("--ipc",),
-        help="private, or host: share System V IPC and message queues with the host",
+        help="private; shareable: others may join it; container:NAME: join another's, with its /dev/shm; host",
         group="Namespaces",
-        sets="spec.without",
-        parse=_host_namespace("ipc", ("", "private")),
+        sets="spec.joins",
+        parse=_mode("ipc", ("", "private", "shareable"), joins=True),
         metavar="MODE",
         default="private",
         oci="linux.namespaces",
         documentation="ipc_namespaces(7)",
-        choices=(("private", "an IPC namespace of its own"), ("host", "the host's IPC namespace")),
+        choices=(
+            ("private", "an IPC namespace of its own"),
+            ("shareable", "its own, which other containers may join"),
+            ("host", "the host's IPC namespace"),
+        ),
         repeatable=True,
     ),
     Option(
         flags=("--uts",),
         help="host: share the host name",
         group="Namespaces",
-        sets="spec.without",
-        parse=_host_namespace("uts"),
+        sets="spec.joins",
+        parse=_mode("uts"),
         metavar="MODE",
         oci="linux.namespaces",
         documentation="uts_namespaces(7)",
@@ -153,8 +178,8 @@ ISOLATION: tuple[Option, ...] = (
         flags=("--cgroupns",),
         help="private, or host: see the host's cgroup tree",
         group="Namespaces",
-        sets="spec.without",
-        parse=_host_namespace("cgroup", ("", "private")),
+        sets="spec.joins",
+        parse=_mode("cgroup", ("", "private")),
         metavar="MODE",
         default="private",
         oci="linux.namespaces",

@@ -14,6 +14,7 @@ from .networks.data import BRIDGE, HOST, NETWORK_NAME, NONE
 from .option_types import Option, boolean, plain
 from .spec import ContainerSpec, Port
 
+CONTAINER = "container:"
 _NETWORKS = (
     (NONE, "loopback only"),
     (HOST, "the host's network namespace"),
@@ -29,7 +30,7 @@ _RATE_UNITS = {
     for prefix, factor in ((letter, 1000**power), (f"{letter}i", 1024**power))
 }
 _RATE_TEXT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmg]?i?(?:bit|bps))", re.ASCII | re.IGNORECASE)
-_KEYS = {"name": "", "alias": "network_aliases", "ip": "ip", "mac-address": "mac_address"}
+_KEYS = ("name", "alias", "ip", "mac-address")
 LOOPBACK = "127.0.0.1"
 
 
@@ -76,20 +77,23 @@ def parse_alias(text: str) -> tuple[str, ...]:
 _VALUES: dict[str, Any] = {"alias": parse_alias, "ip": parse_address, "mac-address": parse_mac}
 
 
-def _network(text: str) -> str:
+def _network(text: str) -> tuple[tuple[str, str, str, tuple[str, ...]], ...]:
     """Check ``NAME`` or ``name=NAME,alias=…,ip=…,mac-address=…``; `settle` takes it apart."""
     for key, value in _pairs(text):
         if key not in _KEYS:
             raise ValueError(f"expected a network, or name=NETWORK with any of alias=, ip=, mac-address=; not {key}=")
-        if key == "name" and value.startswith("container:"):
-            raise ValueError("joining another container's network namespace is not supported; expected a network")
-        if key == "name" and not NETWORK_NAME.fullmatch(value):
-            raise ValueError("expected none, host, bridge, or the name of a network; `%docker network ls` lists them")
+        named = NETWORK_NAME.fullmatch(value.removeprefix(CONTAINER))
+        if key == "name" and value.startswith(CONTAINER) and not named:
+            raise ValueError("invalid container format: expected container:NAME or container:ID")
+        if key == "name" and not named:
+            raise ValueError(
+                "expected none, host, bridge, container:NAME, or the name of a network; `%docker network ls` lists them"
+            )
         if key in _VALUES:
             _VALUES[key](value)
     if not any(key == "name" for key, _ in _pairs(text)):
         raise ValueError("expected name=NETWORK among the pairs")
-    return text
+    return ((text, "", "", ()),)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -99,7 +103,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
-    """Take ``--network name=…`` apart; what needs a network, and names none, is on Docker's default one.
+    """Take every ``--network name=…`` apart; what needs a network, and names none, is on Docker's default one.
 
     Parameters
     ----------
@@ -111,24 +115,30 @@ def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
     Raises
     ------
     UsageError
-        If what needs a network is to have none.
+        If what needs a network is to have none; if it is to be on several, and one of these is none to be on.
 
     Examples
     --------
-    >>> settle(ContainerSpec(network="name=lab,ip=172.28.0.9"), ["--network"]).ip
+    >>> settle(ContainerSpec(networks=(("name=lab,ip=172.28.0.9", "", "", ()),)), ["--network"]).ip
     '172.28.0.9'
     >>> settle(ContainerSpec(), ["--publish"]).network
     'bridge'
     """
-    fields: dict[str, Any] = {}
-    for key, value in _pairs(spec.network):
-        if key == "alias":
-            fields["network_aliases"] = (*fields.get("network_aliases", spec.network_aliases), value)
-        elif key == "name":
-            fields["network"] = value
-        else:
-            fields[_KEYS[key]] = _VALUES[key](value)
-    spec = replace(spec, **fields)
+    asked = [_taken_apart(text) for text, *_ in spec.networks]
+    if asked:
+        (name, ip, mac, aliases), *others = asked
+        if len(asked) > 1:
+            _check_several([name for name, *_ in asked])
+        spec = replace(
+            spec,
+            network=name,
+            ip=ip or spec.ip,
+            mac_address=mac or spec.mac_address,
+            network_aliases=(*spec.network_aliases, *aliases),
+            networks=tuple(others),
+        )
+    if spec.network.startswith(CONTAINER):
+        return _joining(spec, given)
     needing = [name for name in given if name in NEEDING]
     if needing and "--network" not in given and not spec.networked:
         if "network" in spec.without:
@@ -137,6 +147,37 @@ def settle(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
     if needing and not spec.networked:
         raise UsageError(f"{needing[0]}: expected a network; conflicts with --network {spec.network}")
     return spec
+
+
+def _taken_apart(text: str) -> tuple[str, str, str, tuple[str, ...]]:
+    pairs = _pairs(text)
+    said = dict(pairs)
+    checked = {key: _VALUES[key](said[key]) for key in ("ip", "mac-address") if key in said}
+    aliases = tuple(value for key, value in pairs if key == "alias")
+    return said["name"], checked.get("ip", ""), checked.get("mac-address", ""), aliases
+
+
+def _check_several(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f'--network: network "{name}" is specified multiple times')
+        if name in (NONE, HOST, BRIDGE) or name.startswith(CONTAINER):
+            raise UsageError(
+                f"--network {name}: conflicting options: cannot attach both user-defined and non-user-defined "
+                "network-modes; expected networks of `docker network create` where there are several"
+            )
+
+
+def _joining(spec: ContainerSpec, given: Collection[str]) -> ContainerSpec:
+    """Note whose network namespace is joined; what is about a network of its own conflicts, in Docker's words."""
+    name = spec.network.removeprefix(CONTAINER)
+    for option in given:
+        if option in _SHARED or option in NEEDING:
+            what = _SHARED.get(option, f"{option} and the container type network mode")
+            raise UsageError(
+                f"{option}: conflicting options: {what}; expected at the start of container {name}, whose network it is"
+            )
+    return replace(spec, joins=(*spec.joins, ("network", name)))
 
 
 def parse_rate(text: str) -> int | None:
@@ -323,11 +364,12 @@ RATES: tuple[Option, ...] = (
 NETWORK: tuple[Option, ...] = (
     Option(
         flags=("--network", "--net"),
-        help="none: loopback only; host: the host's; bridge, or a network of `%docker network create`",
+        help="none: loopback only; host; bridge, or one of `%docker network create`; container:NAME: another's",
         group="Network",
-        sets="spec.network",
+        sets="spec.networks",
         parse=plain(_network),
         metavar="NETWORK",
+        repeatable=True,
         default="none (Docker's is bridge)",
         oci="linux.namespaces",
         documentation="network_namespaces(7)",
@@ -435,6 +477,19 @@ NETWORK: tuple[Option, ...] = (
     ),
     *RATES,
 )
+_SHARED = {
+    "--hostname": "hostname and the network mode",
+    "--domainname": "domainname and the network mode",
+    "--dns": "dns and the network mode",
+    "--dns-search": "dns and the network mode",
+    "--dns-option": "dns and the network mode",
+    "--add-host": "custom host-to-IP mapping and the network mode",
+    "--mac-address": "mac-address and the network mode",
+    "--publish": "port publishing and the container type network mode",
+    "--publish-all": "port publishing and the container type network mode",
+    "--expose": "port exposing and the container type network mode",
+}
+"""What Docker's daemon says of each beside ``--network container:NAME``."""
 NEEDING = frozenset(("--network-alias", "--ip", "--mac-address", "--publish", "--publish-all",
                      *(option.name for option in RATES)))  # fmt: skip
 """Options that are about a network of the container's own."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from .option_types import Option
 
 _NETWORK = "networks are IPv4, and containers find each other by name on one that was made with network create"
+_LINK = (
+    "deprecated by Docker; containers of a network that `docker network create` made find each other by name, and "
+    "by --network-alias"
+)
 _GPU = "GPUs need their vendor's libraries and devices as one; give the devices with --device"
 _TERMINAL = "a cell is no terminal that could be attached and detached"
-_HEALTH = "there is no health check but the one of --health-cmd"
 _STORAGE = "the storage driver is overlayfs, and has no options; what a container writes is bounded by --memory"
 _TRUST = "signatures of images are not checked; their digests are"
 _LOG = "the output goes to the notebook; log drivers are not supported"
@@ -15,7 +18,8 @@ _WINDOWS = "it is for Windows containers only"
 _RECORD = "experiment records are not supported in this version"
 
 _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
-    _NETWORK: (("--ip6",), ("--link",), ("--link-local-ip",)),
+    _NETWORK: (("--ip6",), ("--link-local-ip",)),
+    _LINK: (("--link",),),
     _GPU: (("--gpus",),),
     _TERMINAL: (("--detach-keys",), ("-a", "--attach")),
     _STORAGE: (("--storage-opt",),),
@@ -41,7 +45,6 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 _BOOLEANS: dict[str, tuple[tuple[str, ...], ...]] = {
     _TERMINAL: (("--sig-proxy",),),
-    _HEALTH: (("--no-healthcheck",),),
     _TRUST: (("--disable-content-trust",),),
     "there is no Docker daemon whose socket it could be": (("--use-api-socket",),),
 }

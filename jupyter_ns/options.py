@@ -13,7 +13,8 @@ from typing import Any
 from . import units
 from .errors import UsageError
 from .option_checks import check
-from .option_help import complete, help_text, reference
+from .option_help import awaited, complete, help_text, reference
+from .option_isolation import settle_modes
 from .option_network import settle
 from .option_scan import BY_FLAG, OPTIONS, scan
 from .option_types import PURE, Context, Option, RunRequest
@@ -24,6 +25,7 @@ __all__ = [
     "OPTIONS",
     "Option",
     "RunRequest",
+    "awaited",
     "complete",
     "help_text",
     "parse",
@@ -136,7 +138,7 @@ def parse(
     spec = ContainerSpec(
         argv=argv, python=not argv and not entrypoint, limits=Limits(**sections["limits"]), **sections["spec"]
     )
-    spec = settle(spec, given)
+    spec = settle(settle_modes(spec), given)
     request = RunRequest(spec=spec, **sections["request"])
     check(request, given)
     if all(option.parse in PURE for _, option, _ in scanned):

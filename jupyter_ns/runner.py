@@ -147,11 +147,13 @@ class Run:
         self._client, self._sink = client, sink
         self._id = os.urandom(32).hex()
         spec, taken = with_volumes_from(client, spec)
+        spec, shared = with_joined(client, spec)
         spec, more = prepared(spec, sink)
         if taken:
             more["held"] = [*more.get("held", []), *taken]
         self.container = Container(id=self._id, spec=spec)
         self.container.name = spec.name or made_up_name()
+        self.container.shared = shared
         self.container.make_plan = self._plan
         self.container.make_inputs = self.plan_inputs
         self.outputs: dict[str, Any] = {}
@@ -516,6 +518,40 @@ _PEOPLE = [
     "torvalds",
     "turing",
 ]
+
+
+def with_joined(client: EngineClient, spec: ContainerSpec) -> tuple[ContainerSpec, dict[str, str]]:
+    """Replace the names of the containers whose namespaces are joined by their IDs, as Docker does.
+
+    Whoever joins a network namespace has that container's host name too, and its lines of /etc/hosts and resolv.conf.
+
+    Returns
+    -------
+    spec : ContainerSpec
+        With what it takes over.
+    shared : dict of str to str
+        Kind of namespace to the container's name.
+
+    Raises
+    ------
+    UsageError
+        If there is no such container.
+    """
+    shared: dict[str, str] = {}
+    joins: list[tuple[str, str]] = []
+    for kind, name in spec.joins:
+        found = client.ask(Kind.ASK, {"do": "inspect", "of": name})
+        shared[kind] = found["name"]
+        joins.append((kind, found["id"]))
+        if kind == "network":
+            other = ContainerSpec.from_dict(found["spec"])
+            taken = {field: getattr(other, field) for field in _OF_THE_NETWORK}
+            taken["hostname"] = other.hostname or found["id"][:12]
+            spec = replace(spec, network=f"container:{found['id']}", **taken)
+    return replace(spec, joins=tuple(joins)) if joins else spec, shared
+
+
+_OF_THE_NETWORK = ("domainname", "dns", "dns_search", "dns_options", "add_hosts")
 
 
 def with_volumes_from(client: EngineClient, spec: ContainerSpec) -> tuple[ContainerSpec, list[str]]:

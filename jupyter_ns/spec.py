@@ -202,7 +202,9 @@ class ContainerSpec:
     tty: bool = False
     """Whether its standard streams are a terminal."""
     network: str = "none"
-    """``none``, ``host``, ``bridge`` or the name of a network that was made."""
+    """``none``, ``host``, ``bridge``, the name of a network that was made, or ``container:NAME``."""
+    networks: tuple[tuple[str, str, str, tuple[str, ...]], ...] = ()
+    """Further ones: name, address, hardware address, aliases; `network` and the three below are the first's."""
     network_aliases: tuple[str, ...] = ()
     ip: str = ""
     mac_address: str = ""
@@ -219,6 +221,10 @@ class ContainerSpec:
     userns: str = ""
     without: tuple[str, ...] = ()
     """From ``--without`` and from ``--pid host``, ``--ipc host``, ``--uts host``, ``--cgroupns host``."""
+    joins: tuple[tuple[str, str], ...] = ()
+    """Pairs of a kind of namespace and the container whose it is: ``--network container:NAME`` and its like."""
+    ipc_shareable: bool = False
+    """Whether others may join its IPC namespace."""
     limits: Limits = field(default_factory=Limits)
     ulimits: tuple[Ulimit, ...] = ()
     devices: tuple[Device, ...] = ()
@@ -252,11 +258,18 @@ class ContainerSpec:
     health_retries: int = 0
     health_start_period_seconds: float = 0.0
     health_start_interval_seconds: float = 0.0
+    no_healthcheck: bool = False
+    """Whether the image's own health check is left out."""
 
     @property
     def networked(self) -> bool:
         """Whether it is on a network with others."""
-        return self.network not in ("none", "host") and "network" not in self.without
+        return self.network not in ("none", "host") and "network" not in (*self.without, *self.joined)
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """The kinds of namespace that are another container's."""
+        return frozenset(kind for kind, _ in self.joins)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a map of the fields that differ from their defaults, for the wire."""

@@ -11,6 +11,7 @@ from .trees import PIECE, Entry
 
 _KINDS = {"dir": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "file": tarfile.REGTYPE}
 _NANO = 1_000_000_000
+_XATTR = "SCHILY.xattr."
 
 
 def write_archive(entries: Iterable[Entry], out: BinaryIO) -> tuple[int, list[str]]:
@@ -40,40 +41,42 @@ def write_archive(entries: Iterable[Entry], out: BinaryIO) -> tuple[int, list[st
 
 
 def _members(entries: Iterable[Entry], left: list[str]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """Pair headers and contents: a file's size is known once it has come, and its header stands before it."""
-    file: tarfile.TarInfo | None = None
+    """Pair headers and contents: what belongs into a header comes after its entry, and stands before its contents."""
+    pending: tarfile.TarInfo | None = None
     with tempfile.SpooledTemporaryFile(4 * PIECE) as data:
         for entry in entries:
             if entry[0] == "data":
                 data.write(entry[1])
                 continue
-            if file is not None:
-                yield _ended(file, data)
-                file = None
+            if entry[0] == "xattr" and pending is not None:
+                value = entry[3].decode("utf-8", "surrogateescape")
+                pending.pax_headers = {**pending.pax_headers, _XATTR + entry[2]: value}
+                continue
+            if pending is not None:
+                yield _complete(pending, data)
+                pending = None
             if entry[0] == "left":
                 left.append(entry[1])
                 continue
-            info = tarfile.TarInfo(entry[1])
-            info.type, info.mode, info.uid, info.gid = _KINDS[entry[0]], *entry[2:5]
+            pending = tarfile.TarInfo(entry[1])
+            pending.type, pending.mode, pending.uid, pending.gid = _KINDS[entry[0]], *entry[2:5]
             seconds, rest = divmod(entry[5], _NANO)
-            info.mtime = seconds
-            info.pax_headers = {"mtime": f"{seconds}.{rest:09}"} if rest else {}
+            pending.mtime = seconds
+            pending.pax_headers = {"mtime": f"{seconds}.{rest:09}"} if rest else {}
             if entry[0] == "link":
-                info.linkname = entry[6]
-            if entry[0] == "file":
-                file = info
-                data.seek(0)
-                data.truncate()
-            else:
-                yield info, None
-        if file is not None:
-            yield _ended(file, data)
+                pending.linkname = entry[6]
+            data.seek(0)
+            data.truncate()
+        if pending is not None:
+            yield _complete(pending, data)
 
 
-def _ended(file: tarfile.TarInfo, data: IO[bytes]) -> tuple[tarfile.TarInfo, IO[bytes]]:
-    file.size = data.tell()
+def _complete(info: tarfile.TarInfo, data: IO[bytes]) -> tuple[tarfile.TarInfo, IO[bytes] | None]:
+    if not info.isreg():
+        return info, None
+    info.size = data.tell()
     data.seek(0)
-    return file, data
+    return info, data
 
 
 def read_archive(raw: BinaryIO) -> Iterator[Entry]:
@@ -88,14 +91,22 @@ def read_archive(raw: BinaryIO) -> Iterator[Entry]:
         for info in tar:
             path = "/".join(part for part in info.name.split("/") if part not in ("", ".")) or "."
             about = [path, info.mode & 0o7777, info.uid, info.gid, int(float(info.mtime) * _NANO)]
+            headers = info.pax_headers.items()
+            kept = [
+                ["xattr", path, key[len(_XATTR) :], value.encode("utf-8", "surrogateescape")]
+                for key, value in headers
+                if key.startswith(_XATTR)
+            ]
             if info.isdir():
                 yield ["dir", *about]
+                yield from kept
             elif info.issym():
                 yield ["link", *about, info.linkname]
             elif info.islnk():
                 yield ["hard", *about, "/".join(part for part in info.linkname.split("/") if part not in ("", "."))]
             elif info.isreg():
                 yield ["file", *about]
+                yield from kept
                 data = tar.extractfile(info)
                 while data is not None and (piece := data.read(PIECE)):
                     yield ["data", piece]

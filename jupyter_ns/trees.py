@@ -23,25 +23,49 @@ PIECE = 256 * 1024
 MAX_DEPTH = 200
 """Directories inside each other; each holds a descriptor while it is read."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_SYS_OPENAT2, _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 437, 0x02, 0x10
+_SYS_OPENAT2, _SYS_OPEN_TREE, _OPEN_TREE_CLONE = 437, 428, 1
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 
 Entry = list[Any]
 """``["dir"|"file", path, mode, uid, gid, mtime_ns]``, ``["link", path, mode, uid, gid, mtime_ns, target]``,
-``["hard", path, mode, uid, gid, mtime_ns, path]`` of a file before, ``["data", bytes]`` of the file before, or
-``["left", path]`` for what is none of these."""
+``["hard", path, mode, uid, gid, mtime_ns, path]`` of a file before, ``["data", bytes]`` of the file before,
+``["xattr", path, name, bytes]`` of the file or directory just before, or ``["left", path]`` for what is none of
+these."""
 
 
-def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
-    """Open a path as seen by somebody whose root is the directory `root`; symbolic links stay inside.
+def weight(entry: Entry) -> int:
+    """Return about how many bytes an entry takes on its way."""
+    return 64 + sum(len(part) for part in entry if isinstance(part, (bytes, str)))
+
+
+def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, links: bool = True) -> int:
+    """Open a path as seen by somebody whose root is the directory `root`; symbolic links stay inside, or are refused.
 
     Raises
     ------
     OSError
         As openat2(2).
     """
-    how = struct.pack("<3Q", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    resolve = _RESOLVE_IN_ROOT | (_RESOLVE_NO_MAGICLINKS if links else _RESOLVE_NO_SYMLINKS)
+    how = struct.pack("<3Q", flags | os.O_CLOEXEC, 0, resolve)
     libc = ctypes.CDLL(None, use_errno=True)
     fd = int(libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), how, len(how)))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return fd
+
+
+def clone_mount(path: str) -> int:
+    """Return a descriptor of a clone of what is mounted at a path, which is nowhere until it is moved somewhere.
+
+    Raises
+    ------
+    OSError
+        As open_tree(2).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = int(libc.syscall(_SYS_OPEN_TREE, -1, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC))
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
@@ -73,6 +97,7 @@ def read_tree(directory: int, name: str, as_name: str, *, depth: int = 0) -> Gen
         inside = os.open(name, _DIRECTORY, dir_fd=directory)
         try:
             yield ["dir", *about]
+            yield from _xattrs(inside, as_name)
             for child in sorted(os.listdir(inside)):
                 with contextlib.suppress(FileNotFoundError):  # gone while we read
                     yield from read_tree(
@@ -88,12 +113,44 @@ def read_tree(directory: int, name: str, as_name: str, *, depth: int = 0) -> Gen
         try:
             if stat.S_ISREG(os.fstat(fd).st_mode):
                 yield ["file", *about]
+                yield from _xattrs(fd, as_name)
                 while data := os.read(fd, PIECE):
                     yield ["data", data]
         finally:
             os.close(fd)
     else:
         yield ["left", as_name]
+
+
+def kept_xattr(name: str) -> bool:
+    """Whether an extended attribute goes along: what programs put there, and a program's capabilities; no labels.
+
+    Examples
+    --------
+    >>> kept_xattr("user.mime_type"), kept_xattr("security.capability"), kept_xattr("trusted.overlay.opaque")
+    (True, True, False)
+    """
+    return (name.startswith("user.") and not name.startswith("user.overlay.")) or name == CAPABILITY
+
+
+CAPABILITY = "security.capability"
+
+
+def _xattrs(fd: int, as_name: str) -> Generator[Entry, None, None]:
+    try:
+        names = os.listxattr(fd)
+    except OSError as e:
+        if e.errno != errno.ENOTSUP:  # a file system without any
+            raise
+        return
+    for name in filter(kept_xattr, names):
+        try:
+            value = os.getxattr(fd, name)
+        except OSError as e:
+            if e.errno != errno.ENODATA:  # gone while we read
+                raise
+        else:
+            yield ["xattr", as_name, name, value]
 
 
 class TreeWriter:
@@ -124,6 +181,7 @@ class TreeWriter:
         self._directory, self._owners, self._first, self._parents = directory, owners, first_ids, parents
         self._file = -1
         self._times: list[Entry] = []
+        self._xattrs: dict[str, dict[str, bytes]] = {}
         self._dirs: list[Entry] = []
         self.written = 0
         self.left: list[str] = []
@@ -142,6 +200,10 @@ class TreeWriter:
             while view:
                 view = view[os.write(self._file, view) :]
             self.written += len(entry[1])
+            return
+        if kind == "xattr":
+            if entry[1] != ".":
+                self._xattrs.setdefault(entry[1], {})[entry[2]] = entry[3]
             return
         self._end_file()
         if kind == "left":
@@ -210,6 +272,13 @@ class TreeWriter:
         if owner := self._owner(uid, gid):
             os.fchown(fd, *owner)
         os.fchmod(fd, mode if self._owners else mode & 0o777)  # no set-user-ID for another owner
+        for name, value in self._xattrs.pop(entry[1], {}).items():  # after the owner, whose change takes capabilities
+            if kept_xattr(name) and (self._owners or name != CAPABILITY):
+                try:
+                    os.setxattr(fd, name, value)
+                except OSError as e:
+                    if e.errno not in (errno.ENOTSUP, errno.EPERM):  # not here, or not for this user: as tar(1)
+                        raise
         os.utime(fd, ns=(mtime_ns, mtime_ns))
 
     def _owner(self, uid: int, gid: int) -> tuple[int, int] | None:

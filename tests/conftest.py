@@ -29,7 +29,7 @@ from jupyter_ns.spec import ContainerSpec
 
 EXPECT = "JUPYTER_NS_EXPECT"
 """Abilities, separated by commas, whose absence fails a test instead of skipping it."""
-CLEAN_UP_SECONDS = 10.0
+CLEAN_UP_SECONDS = 30.0
 CHECKED = {"kernel", "stress"}
 
 
@@ -229,7 +229,7 @@ def sync(client: EngineClient) -> None:
     answered: list[object] = []
     client.subscribe("sync", lambda _kind, payload: answered.append(payload))
     client.send(Kind.SYNC, "sync")
-    assert client.wait(lambda: bool(answered), until=time.monotonic() + 10)
+    assert client.wait(lambda: bool(answered), until=time.monotonic() + 60)
     client.unsubscribe("sync")
 
 

@@ -17,6 +17,9 @@ from . import files
 
 ROUND = 256
 """Processes killed at once: a payload may have more than we may have descriptors."""
+LOOK_S = 0.02
+"""How long to wait for processes before looking whether their cgroup is empty, which is what counts: PID 1 of a
+namespace leaves it, and does not end before whoever made a process that entered has waited for that."""
 
 
 def start_time(pid: int) -> int | None:

@@ -323,9 +323,9 @@ static int set_capabilities(uint64_t permitted, uint64_t inheritable)
 }
 
 /* A clone of a mount that is nowhere yet, under a number that the plan knows. */
-static int open_tree_at(const char *path, int number)
+static int open_tree_at(const char *path, int number, unsigned flags)
 {
-    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC);
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC | flags);
     if (fd < 0 || fd == number)
         return fd;
     int r = dup3(fd, number, O_CLOEXEC);
@@ -576,7 +576,7 @@ static int perform(const jns_step *step, int index)
     case JNS_IDMAP:
         return idmap(s[0], s[1], n[0]);
     case JNS_OPEN_TREE:
-        return open_tree_at(s[0], (int)n[0]);
+        return open_tree_at(s[0], (int)n[0], (unsigned)n[1]);
     case JNS_MOVE_MOUNT:
         return attach_tree((int)n[0], s[0]);
     case JNS_FSIDS:

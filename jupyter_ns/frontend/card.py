@@ -9,6 +9,8 @@ some drop every style. All that comes from a container, names and paths above al
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from ..container import Container
@@ -33,6 +35,7 @@ from .tables import (
     compare,
     marked,
     namespace_table,
+    shared_words,
 )
 from .words import AMBER, MUTED, aligned, clean, count, escape, limit_label, limit_value, state
 
@@ -110,8 +113,13 @@ def _namespaces_live(container: Container) -> str:
     table = f'<table style="{TABLE};font-size:11px;line-height:1.3">{lines}</table>'
     return (
         f'<div style="overflow-x:auto;margin-top:4px">{table}</div>'
-        f'<div style="font-size:12px;{MUTED}">{escape(LEGEND)}</div>'
+        f'<div style="font-size:12px;{MUTED}">{escape(LEGEND)}</div>{_shared_live(container)}'
     )
+
+
+def _shared_live(container: Container) -> str:
+    said = f"shared namespaces: {shared_words(container.shared)}" if container.shared else ""
+    return f'<div style="font-size:12px;{MUTED}">{escape(said)}</div>' if said else ""
 
 
 def _kernel(container: Container) -> str:
@@ -146,6 +154,8 @@ def facts(container: Container) -> list[tuple[str, str]]:
     moved = _transferred(container)
     if moved:
         rows.append(("block I/O", moved))
+    if container.shared:
+        rows.append(("shared namespaces", shared_words(container.shared)))
     ooms = usage.oom_times
     if ooms:
         rows.append(("out of memory", "at " + ", ".join(format_duration(t) for t in ooms[:5])))
@@ -167,11 +177,17 @@ def _peak_memory(container: Container) -> str:
     return f"{format_bytes(peak)}{of}"
 
 
-def _limit_row(limit: LimitRecord) -> tuple[str, str, str]:
-    # --cpus goes to cgroup v1 as two numbers, quota and period: the file's name says the unit.
-    unit = limit.file if limit.file.endswith("_us") else limit.name
-    asked, obtained = limit_value(limit.name, limit.requested), limit_value(unit, limit.effective)
-    return limit_label(limit.name), f"{asked} → {obtained}", clean(limit.file)
+def _limit_rows(limits: Sequence[LimitRecord]) -> list[tuple[str, str, str]]:
+    """Word the limits, one row each: one that went to several files (``--cpus`` to quota and period) names them all."""
+    rows = []
+    for (name, requested), group in groupby(limits, key=lambda limit: (limit.name, limit.requested)):
+        records = list(group)
+        # The file's name says the unit, where it is another than the option's.
+        units = [one.file if one.file.endswith("_us") else name for one in records]
+        obtained = ", ".join(limit_value(unit, one.effective) for unit, one in zip(units, records, strict=True))
+        files = ", ".join(clean(one.file) for one in records)
+        rows.append((limit_label(name), f"{limit_value(name, requested)} → {obtained}", files))
+    return rows
 
 
 def final_bundle(container: Container) -> Bundle:
@@ -184,7 +200,9 @@ def final_bundle(container: Container) -> Bundle:
     """
     own = {kind: pair.host for kind, pair in container.namespaces.items()}
     inside = {kind: pair.container for kind, pair in container.namespaces.items()}
-    namespaces = namespace_table([NamespaceRow(_kernel(container), own), NamespaceRow("container", inside)])
+    namespaces = namespace_table(
+        [NamespaceRow(_kernel(container), own), NamespaceRow("container", inside, container.shared)]
+    )
     changes = change_list(container.changes, complete=not container.changes_truncated)
     return {
         "text/html": _final_html(container, namespaces[0] if own else "", changes[0]),
@@ -201,7 +219,7 @@ def _final_html(container: Container, namespaces: str, changes: str) -> str:
         limits = "".join(
             f"<tr><td {CELL}>{escape(label)}</td><td {NUMBER}>{escape(values)}</td>"
             f"<td {NOTE}><code>{escape(file)}</code></td></tr>"
-            for label, values, file in map(_limit_row, container.limits)
+            for label, values, file in _limit_rows(container.limits)
         )
         heads = "".join(f"<th {HEAD}>{head}</th>" for head in ("limit", "requested → effective", "kernel file"))
         left += f'<table style="{TABLE};margin-top:8px"><tr>{heads}</tr>{limits}</table>'
@@ -232,7 +250,7 @@ def _final_text(container: Container, namespaces: str, changes: str) -> str:
     lines = [_headline_text(container), *aligned(facts(container))]
     if container.limits:
         head = ("limit", "requested → effective", "kernel file")
-        lines += ["", *aligned([head, *map(_limit_row, container.limits)])]
+        lines += ["", *aligned([head, *_limit_rows(container.limits)])]
     if namespaces:
         lines += ["", *(f"  {line}" for line in namespaces.splitlines())]
     if changes:
@@ -262,6 +280,8 @@ def one_line(container: Container) -> Bundle:
         parts.append(f"peak {format_bytes(container.peak_memory_bytes)}")
     if container.namespaces:
         parts.append(f"{isolated} of {count(len(container.namespaces), 'namespace')} isolated")
+    if container.shared:
+        parts.append(f"shared: {shared_words(container.shared)}")
     changed = count(len(container.changes), "change") if container.changes else "no changes"
     parts.append(f"at least {changed}" if container.changes_truncated else changed)
     if container.weakened:

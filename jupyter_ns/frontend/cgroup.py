@@ -24,6 +24,10 @@ USAGE = """\
 %cgroup create NAME [LIMITS]         a cgroup for containers: %%container --cgroup-parent NAME
 %cgroup rm NAME                      remove it"""
 
+NOTHING_YET = (
+    "none of this notebook's now; containers that run have one, and `%cgroup create NAME --mem 256m` makes one"
+)
+
 Rows = list[list[str]]
 
 
@@ -53,7 +57,12 @@ def cgroup(shell: Any, words: list[str]) -> None:
         last = shell.user_ns.get("_container")
         show(shell, files_table(last.limits if isinstance(last, Container) else []))
     elif not words:
-        show(shell, tree_table(_ask({"do": "tree"})))
+        tree = _ask({"do": "tree"})
+        found = tree_table(tree)
+        if found.rows:
+            show(shell, found)
+        if not tree["nodes"]:
+            print(f"{found.title}: {NOTHING_YET}")
     elif len(words) == 1 and not words[0].startswith("-"):
         show(shell, levels_table(words[0], _levels(shell, words[0])))
     else:
@@ -124,8 +133,9 @@ def tree_table(tree: dict[str, Any]) -> Table:
     for path in reversed(paths):
         own = {r: [one for one in levels if one.path == path] for r, levels in above.items()}
         rows.append([path, *_figures(own), ""])
-    rows.append(["this notebook", *[""] * 6])
-    rows += _below("", tree["nodes"], "")
+    if tree["nodes"]:
+        rows.append(["this notebook", *[""] * 6])
+        rows += _below("", tree["nodes"], "")
     return Table(f"cgroup version {tree['version']}", head, rows)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
+from ..errors import ImageError, UsageError
 from .commands import table
 from .commands.console import Console
 
@@ -32,6 +35,11 @@ def run_line(shell: Any, line: str, cell: str | None, magic: str) -> None:
         See `commands.table.dispatch`; also if a quotation is not closed.
     """
     typed = split_line(line)
+    with as_docker(typed.words) if magic == "docker" else contextlib.nullcontext():
+        _carry_out(shell, typed, cell, magic)
+
+
+def _carry_out(shell: Any, typed: Line, cell: str | None, magic: str) -> None:
     if typed.source and cell is not None:
         raise UsageError(f"< {typed.source}: expected either a file or a cell's text to be read")
     show = shell.display_pub.publish if hasattr(shell, "kernel") else None
@@ -45,6 +53,32 @@ def run_line(shell: Any, line: str, cell: str | None, magic: str) -> None:
         done = subprocess.run(typed.rest, shell=True, stdin=collected, capture_output=True)
     console.error(done.stderr.decode(errors="replace"))
     console.write(done.stdout.decode(errors="replace"))
+
+
+_SAID_BY_THE_DAEMON = re.compile(
+    r"^(?=No such (?:container|image): |network \S+ not found|get \S+: no such volume|cannot remove container )", re.M
+)
+
+
+@contextlib.contextmanager
+def as_docker(words: list[str]) -> Iterator[None]:
+    """Have what is not there said as Docker's client says it: who put on "Error response from daemon" reads for that.
+
+    Raises
+    ------
+    UsageError, ImageError
+        As they come, in other words.
+    """
+    try:
+        yield
+    except (UsageError, ImageError) as e:
+        text = _SAID_BY_THE_DAEMON.sub("Error response from daemon: ", str(e))
+        text = re.sub("^(?=No such object: )", "Error: ", text, flags=re.M)
+        if words[:1] == ["run"] and text != str(e):
+            text = f"docker: {text}"
+        if text == str(e):
+            raise
+        raise type(e)(text) from None
 
 
 def _readable(source: str) -> str:

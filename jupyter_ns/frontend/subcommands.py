@@ -130,14 +130,15 @@ def show_namespaces(shell: Any, words: list[str]) -> None:
 
 
 def _row_of(container: Container) -> NamespaceRow:
-    return NamespaceRow(container.name, {k: i.container for k, i in container.namespaces.items()})
+    ids = {kind: pair.container for kind, pair in container.namespaces.items()}
+    return NamespaceRow(container.name, ids, container.shared)
 
 
 def _row_of_name(word: str) -> NamespaceRow:
     if any(word == row["name"] or row["id"].startswith(word) for row in ask_all("list")):
         found = ask("usage", of=word)
         shared = client_of(word).facts.namespace_ids or namespaces.read()
-        return NamespaceRow(found["name"], shared | found["namespaces"])
+        return NamespaceRow(found["name"], shared | found["namespaces"], found["shared"])
     raise UsageError(f"{word!r} is no container's name or ID, no process ID, and no variable that holds a Container")
 
 

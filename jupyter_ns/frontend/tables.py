@@ -29,6 +29,19 @@ class NamespaceRow(NamedTuple):
 
     label: str
     ids: Mapping[str, int]
+    shared: Mapping[str, str] = {}
+    """Kind to the container that the namespace is of, where it is another's."""
+
+
+def shared_words(shared: Mapping[str, str]) -> str:
+    """Say which namespaces are another container's.
+
+    Examples
+    --------
+    >>> shared_words({"network": "web", "pid": "web"})
+    'network with web, pid with web'
+    """
+    return ", ".join(f"{kind} with {clean(name)}" for kind, name in shared.items())
 
 
 _CHANGE_WORDS = {"A": "added", "C": "changed", "D": "deleted"}
@@ -57,17 +70,19 @@ def namespace_table(rows: Sequence[NamespaceRow], *, explain: bool = False) -> t
     """
     if not rows:
         raise ValueError("rows: the kernel's own namespaces at least")
-    labels = [label for label, _ in rows]
+    rows = [NamespaceRow(*row) for row in rows]
+    labels = [row.label for row in rows]
     heads = ["namespace", *labels, *(["isolates"] if explain else [])]
     html_rows = ["<tr>" + "".join(f"<th {HEAD}>{escape(h)}</th>" for h in heads) + "</tr>"]
     text_rows = [[clean(h) for h in heads]]
     for kind in KINDS:
-        own = rows[0][1].get(kind.name)
-        others = [ids.get(kind.name) for _, ids in rows[1:]]
+        own = rows[0].ids.get(kind.name)
+        others = [row.ids.get(kind.name) for row in rows[1:]]
         cells = [str(own) if own is not None else ABSENT]
         marks = [compare(own, other) for other in others]
-        cells += [f"{m} {o}" if o is not None else m for m, o in zip(marks, others, strict=True)]
-        html_cells = [cells[0], *(marked(m, o) for m, o in zip(marks, others, strict=True))]
+        of = [f" of {clean(row.shared[kind.name])}" if kind.name in row.shared else "" for row in rows[1:]]
+        cells += [f"{m} {o}{w}" if o is not None else m for m, o, w in zip(marks, others, of, strict=True)]
+        html_cells = [cells[0], *(marked(m, o) + escape(w) for m, o, w in zip(marks, others, of, strict=True))]
         note = [kind.isolates] if explain else []
         html_rows.append(
             f'<tr><td {CELL} title="{escape(kind.isolates)}">{kind.name}</td>'

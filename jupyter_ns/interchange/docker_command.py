@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..networks.wiring import has_limits
@@ -44,6 +45,8 @@ def docker_command(spec: ContainerSpec, *, detach: bool = False) -> DockerComman
     >>> docker_command(spec).line
     "docker run --rm -i --memory 134217728 --network none busybox sh -c 'echo $A'"
     """
+    if "network" in spec.joined:  # these are the other container's, and conflict
+        spec = replace(spec, hostname="", domainname="", dns=(), dns_search=(), dns_options=(), add_hosts=())
     words = ["run", *(["--detach"] if detach else ["--rm"])]
     if spec.stdin_open:
         words.append("-i")
@@ -129,7 +132,14 @@ def _namespaces(spec: ContainerSpec) -> Words:
     for kind, flag in (("pid", "--pid"), ("ipc", "--ipc"), ("uts", "--uts"), ("cgroup", "--cgroupns")):
         if kind in spec.without:
             yield from (flag, "host")
+        elif kind in spec.joined:
+            yield from (flag, f"container:{dict(spec.joins)[kind]}")
+    if spec.ipc_shareable:
+        yield from ("--ipc", "shareable")
     yield from ("--network", "host" if "network" in spec.without else spec.network)
+    for name, ip, mac, aliases in spec.networks:
+        pairs = [("name", name), ("ip", ip), ("mac-address", mac), *(("alias", alias) for alias in aliases)]
+        yield from ("--network", ",".join(f"{key}={value}" for key, value in pairs if value))
     for port in spec.ports:
         outer = f"{port.host or ''}{f'-{port.last}' if port.last else ''}"
         ip = f"[{port.ip}]" if ":" in port.ip else port.ip

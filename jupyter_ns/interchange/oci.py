@@ -87,6 +87,10 @@ def configuration(
         notes.append("--init: an OCI runtime has no init of its own; put one into args")
     if spec.timeout_seconds is not None:
         notes.append("--timeout: an OCI runtime has none")
+    notes += [
+        f"--{kind} container:{name[:12]}: its path would be one of this moment; the bundle has a namespace of its own"
+        for kind, name in spec.joins
+    ]
     if spec.networked:
         notes.append(f"--network {spec.network}: an OCI runtime leaves networks to others; it has loopback only")
     return Configuration(document, tuple(notes))

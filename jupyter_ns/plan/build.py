@@ -17,7 +17,7 @@ from ..networks.data import hosts_text, resolv_text
 from ..networks.wiring import describe, has_limits
 from ..spec import ContainerSpec, Mount
 from .devices import bind_device, device_steps
-from .finish import become_root, finish_steps, make_workdir
+from .finish import PR_SET_DUMPABLE, become_root, finish_steps, make_workdir
 from .inputs import PlanInputs, hostname
 from .steps import MOUNT_FLAGS as MS
 from .steps import Op, Plan, Step
@@ -80,6 +80,12 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
     if inputs.bare and "mount" in kinds and ("user" not in kinds or facts.rootless):
         weakened.append("--state fork: through /proc/self/exe the cell reaches the host's file of its Python")
     build = _Build(spec=spec, facts=facts, inputs=inputs, kinds=kinds, weakened=weakened)
+    for mount in spec.mounts if build.remapped else ():
+        if is_below(mount.destination, "/sys"):
+            raise UnsupportedError(
+                f"{mount.option}: conflicts with --userns private, whose root mounts /sys itself, and may do so only "
+                "where nothing covers a part of the host's; expected a destination that is not below /sys"
+            )
     steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
     return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs))
 
@@ -96,7 +102,7 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], *, bare: 
         wanted.discard("network")
     if spec.userns != "private":
         wanted.discard("user")  # rootless, the engine is already in one of its own
-    for name in sorted(wanted):
+    for name in sorted(wanted - spec.joined):
         reason = facts.namespaces.get(name, "")
         if not reason:
             continue
@@ -107,16 +113,21 @@ def _kinds(spec: ContainerSpec, facts: HostFacts, weakened: list[str], *, bare: 
             raise UnsupportedError(
                 f"a {name} namespace cannot be made here: {reason}. Leave it out, knowingly, with --without {name}"
             )
-    if facts.cgroup.get("version") == 0 and not {"pid", "mount"} <= wanted:
+    if facts.cgroup.get("version") == 0 and not {"pid", "mount"} <= wanted - spec.joined:
         raise UnsupportedError(
-            "--without pid and --without mount need a cgroup, by which the container's processes are found and killed; "
-            "there is none here, and `%container doctor` says why"
+            "--without pid, --without mount and --pid container:NAME need a cgroup, by which the container's processes "
+            "are found and killed; there is none here, and `%container doctor` says why"
         )
     if "user" in wanted and facts.rootless and spec.python and not bare:
         # The zygote has made its PID namespace, whose /proc only a namespace above may mount.
         raise UnsupportedError(
             "--userns private: a Python cell of a user who is not root is in a user namespace already, the engine's; "
             "leave the option out"
+        )
+    if "pid" in spec.joined and facts.rootless:
+        raise UnsupportedError(
+            "--pid container:NAME: whoever makes a process in another PID namespace has to come back to its own, and "
+            "an ordinary user's engine has one of a user namespace above, setns(2); `docker exec` runs a program there"
         )
     if "user" in wanted and not facts.rootless and spec.privileged:
         raise UnsupportedError("--privileged: conflicts with --userns private, whose root has no privileges outside")
@@ -132,8 +143,9 @@ class _Build:
     """The stages of one plan.
 
     `staging` is a host directory on which a tmpfs is mounted, in the child only; `target` says that there
-    is a descriptor of what is to be entered, and that the root is in its place already. `trees` has the descriptors of
-    those devices of the host's that are out of reach by their paths.
+    is a descriptor of what is to be entered, and that the root is in its place already; `rejoins`, that there is one of
+    the user namespace too, for it is entered once more. `trees` has the descriptors of those devices of the host's that
+    are out of reach by their paths.
     """
 
     spec: ContainerSpec
@@ -144,6 +156,7 @@ class _Build:
     staging: str = ""
     userns_fd: int = -1
     target: bool = False
+    rejoins: bool = False
     trees: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -176,26 +189,46 @@ class _Build:
         """Where the new root is at this moment."""
         return "" if self.target else f"{self.staging}/root"
 
+    @property
+    def made(self) -> frozenset[str]:
+        """The kinds of namespace that are made for it; the others of `kinds` are another container's."""
+        return self.kinds - self.spec.joined
+
     def clone_flags(self) -> int:
         """Namespaces that clone3 makes: all but those that a step must make later, or has in stock."""
         if self.spec.python and not self.inputs.bare:
             return 0
-        return self._flags() | (BY_NAME["pid"].flag if "pid" in self.kinds else 0)
+        return self._flags() | (BY_NAME["pid"].flag if "pid" in self.made else 0)
 
     def _flags(self) -> int:
-        if self.remapped:
+        if self.remapped or self.rejoins:
             return 0 if self.target else BY_NAME["mount"].flag
         later = {"cgroup", "time", "pid"} | ({"mount"} if self.target else set())
-        return sum(BY_NAME[k].flag for k in self.kinds - later)
+        return sum(BY_NAME[k].flag for k in self.made - later)
 
     def descriptors(self) -> tuple[tuple[str, int], ...]:
         """List the descriptors that the child has, and their numbers."""
         names = ["stdin", "stdout", "stderr", *(["channel"] if self.spec.python else []), "report", "go"]
         if self.target:
-            names.append("target")
+            names += ["target", *(["owner"] if self.rejoins else [])]
         elif self.remapped:
             names.append("userns")
+        names += self._joining
         return tuple((name, number) for number, name in enumerate(names))
+
+    @property
+    def _joining(self) -> list[str]:
+        """Names of the descriptors of what is another container's; its PID namespace is entered by who clones."""
+        kinds = [kind for kind, _ in self.spec.joins if kind != "pid"]
+        return [*(f"join-{kind}" for kind in kinds), *(["shm"] if "ipc" in kinds and "mount" in self.kinds else [])]
+
+    def _join(self) -> Iterator[Step]:
+        fds = dict(self.descriptors())
+        for kind, name in self.spec.joins:
+            if kind != "pid":
+                fd, option = fds[f"join-{kind}"], f"--{kind} container:{name[:12]}"
+                yield Step(Op.SETNS, (fd, BY_NAME[kind].flag), why="another container's", option=option)
+                yield Step(Op.CLOSE, (fd,))
 
     def entry(self) -> Iterator[Step]:
         """Should: leave no descriptor of the engine open, and be in every namespace but the cgroup's.
@@ -205,6 +238,8 @@ class _Build:
         fds = self.descriptors()
         self.userns_fd = dict(fds).get("userns", -1)
         yield Step(Op.FDS, (fds,), why="standard streams; everything else is closed")
+        if "pid" in self.spec.joined:
+            yield Step(Op.PRCTL, (PR_SET_DUMPABLE, 0), why="not to be traced by who is there already (CVE-2019-5736)")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
         if self.spec.tty:
             yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
@@ -213,7 +248,8 @@ class _Build:
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
         if self.spec.python and self._flags() and not self.inputs.bare:
             yield Step(Op.UNSHARE, (self._flags(),), why="a fork of the zygote leaves its namespaces")
-        if "user" in self.kinds and not self.remapped:
+        yield from self._join()
+        if "user" in self.kinds and not (self.remapped or self.rejoins):
             yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
             yield Step(Op.SETRESGID, (0,), why="root of the new user namespace")
             yield Step(Op.SETRESUID, (0,), why="root of the new user namespace")
@@ -382,14 +418,19 @@ class _Build:
             yield Step(Op.WRITE, (f"{s}/etc-layer/etc/resolv.conf", resolv), why="who is asked for names")
 
     @property
+    def _named(self) -> bool:
+        """Whether it may be on a network where containers have names."""
+        return self.spec.networked or "network" in self.spec.joined
+
+    @property
     def _own_resolv(self) -> bool:
         """On a network of its own, the host's name servers are out of reach: a name that is unknown must fail soon."""
-        return self.spec.networked or bool(self.spec.dns or self.spec.dns_search or self.spec.dns_options)
+        return self._named or bool(self.spec.dns or self.spec.dns_search or self.spec.dns_options)
 
     def _own_files(self) -> Iterator[Step]:
         """As Docker does; also because what lies below a mounted overlay must not change, and one of these does."""
         s, option = self.staging, f"--network {self.spec.network}"
-        if self.spec.networked:
+        if self._named:
             hosts = (f"{s}/etc-layer/etc/hosts", f"{s}/root/etc/hosts", None, BIND, None)
             yield Step(Op.MOUNT, hosts, why="the engine keeps it current", option=option)
         if self._own_resolv:
@@ -479,7 +520,11 @@ class _Build:
             yield Step(Op.MKDIR, (f"{dev}/{directory}", 0o755))
         yield Step(Op.MOUNT, ("devpts", f"{dev}/pts", "devpts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=0620"))
         size = f"mode=1777,size={self.spec.shm_size_bytes}"
-        yield Step(Op.MOUNT, ("shm", f"{dev}/shm", "tmpfs", NOSUID | NODEV | NOEXEC, size), option="--shm-size")
+        if "shm" in self._joining:
+            fd = dict(self.descriptors())["shm"]
+            yield Step(Op.MOVE_MOUNT, (f"{dev}/shm", fd), why="that of the IPC namespace", option="--ipc")
+        else:
+            yield Step(Op.MOUNT, ("shm", f"{dev}/shm", "tmpfs", NOSUID | NODEV | NOEXEC, size), option="--shm-size")
         if not self.remapped:
             yield from self._mqueue(dev)
 
@@ -542,15 +587,17 @@ class _Build:
         yield Step(Op.CHDIR, ("/",))
 
     def _user_mounts(self) -> Iterator[Step]:
-        for m in self.spec.mounts:
-            is_dir = m.type == "tmpfs" or self.inputs.source_is_dir[m.source]
-            for parent in parents(m.destination):
-                yield Step(Op.MKDIR, (parent, 0o755), tolerate=errno.EEXIST, option=m.option)
-            if is_dir:
-                yield Step(Op.MKDIR, (m.destination, 0o755), tolerate=errno.EEXIST, option=m.option)
-            else:
-                yield Step(Op.MKNOD, (m.destination, S_IFREG | 0o644, 0), tolerate=errno.EEXIST, option=m.option)
+        for m in sorted(self.spec.mounts, key=lambda m: m.destination.count("/")):  # as Docker: none hides another
+            yield from self._mount_point(m)
             yield from self._user_mount(m)
+
+    def _mount_point(self, m: Mount) -> Iterator[Step]:
+        for parent in parents(m.destination):
+            yield Step(Op.MKDIR, (parent, 0o755), tolerate=errno.EEXIST, option=m.option)
+        if m.type == "tmpfs" or self.inputs.source_is_dir[m.source]:
+            yield Step(Op.MKDIR, (m.destination, 0o755), tolerate=errno.EEXIST, option=m.option)
+        else:
+            yield Step(Op.MKNOD, (m.destination, S_IFREG | 0o644, 0), tolerate=errno.EEXIST, option=m.option)
 
     def _user_mount(self, m: Mount) -> Iterator[Step]:
         if m.type == "tmpfs":
@@ -600,7 +647,7 @@ class _Build:
             yield Step(Op.HOSTNAME, (hostname(self.spec, self.inputs),), why="the container's ID, or --hostname")
             if self.spec.domainname:
                 yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
-        if "network" in self.kinds:
+        if "network" in self.made:
             only = "loopback" if self.spec.networked else "loopback, the only interface"
             yield Step(Op.LINK_UP, ("lo",), why=only)
 

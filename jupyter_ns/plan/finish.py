@@ -11,7 +11,7 @@ from .inputs import PlanInputs
 from .steps import Op, Step
 
 LAST_WAIT = Step(Op.WAIT, ("go",), why="everything is ready")
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 8, 38, 9
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 4, 8, 38, 9
 
 
 def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:

@@ -192,7 +192,7 @@ OPS: dict[Op, OpInfo] = {
     Op.IDMAP: OpInfo(
         "open_tree, mount_setattr(MOUNT_ATTR_IDMAP), move_mount", "mount_setattr(2)", "ssn", ("source", "target", "fd")
     ),
-    Op.OPEN_TREE: OpInfo("open_tree(OPEN_TREE_CLONE)", "open_tree(2)", "sn", ("path", "fd")),
+    Op.OPEN_TREE: OpInfo("open_tree(OPEN_TREE_CLONE)", "open_tree(2)", "snn", ("path", "fd", "flags:at")),
     Op.MOVE_MOUNT: OpInfo("move_mount", "move_mount(2)", "sn", ("target", "fd")),
     Op.FSIDS: OpInfo("setfsuid, setfsgid, capset", "setfsuid(2)", "nn", ("uid", "gid")),
     Op.CLOSE: OpInfo("close", "close(2)", "n", ("fd",)),

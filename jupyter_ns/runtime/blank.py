@@ -38,7 +38,7 @@ def suits(recipe: Recipe) -> bool:
     own_rules = spec.cgroup_parent or limits.device_rules or spec.devices or spec.privileged
     more_hierarchies = limits.cpuset_cpus or limits.cpuset_mems or limits.hugetlb
     return bool(_beginning(recipe.plan)) and not (
-        spec.python or recipe.remapped or spec.tty or own_rules or more_hierarchies
+        spec.python or recipe.remapped or spec.tty or spec.joins or own_rules or more_hierarchies
     )
 
 

@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol
 MAX_CHANGES = 10_000
 EMPTY_BYTES = 40
 """Size of a directory of a tmpfs, where the layers lie, that has nothing but ``.`` and ``..``: 20 for each entry."""
+MAX_PATH_BYTES = 1 << 20
+"""Of all paths together: what is told of a container's end is one frame, and the names are the container's choice."""
 
 
 class Below(Protocol):
@@ -66,18 +68,20 @@ def collect_changes(
     changes : list of (kind, path)
         Kinds as docker-diff(1): ``A``, ``C``, ``D``; a parent of an A or a D is a C.
     truncated : bool
-        Whether there were more than `MAX_CHANGES`.
+        Whether there were more than `MAX_CHANGES`, or longer ones than `MAX_PATH_BYTES`.
     """
     found: list[tuple[str, str]] = []
+    left_bytes = MAX_PATH_BYTES
     built = _Built(own, set(standing), first_ids, below)
     for layer in layers:
         if os.stat(layer.name, dir_fd=staging_fd).st_size <= EMPTY_BYTES:
             continue
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
         for change in _walk(fd, layer.path.rstrip("/"), built):
+            left_bytes -= len(os.fsencode(change[1]))
+            if len(found) == MAX_CHANGES or left_bytes < 0:
+                return sorted(found, key=lambda c: c[1]), True
             found.append(change)
-            if len(found) > MAX_CHANGES:
-                return sorted(found[:MAX_CHANGES], key=lambda c: c[1]), True
     found += (("D", path) for path in built.gone)
     return sorted(found, key=lambda c: c[1]), False
 

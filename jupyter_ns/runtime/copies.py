@@ -9,7 +9,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..trees import PIECE, Entry, TreeWriter, open_in_root, place_of, read_tree
+from ..trees import PIECE, Entry, TreeWriter, open_in_root, place_of, read_tree, weight
 
 if TYPE_CHECKING:
     from .registry import Record
@@ -59,7 +59,7 @@ class Copies:
         size = 0
         for entry in self._readers[number][0]:
             found.append(entry)
-            size += len(entry[1]) + 64
+            size += weight(entry)
             if size >= 4 * PIECE:
                 break
         return found

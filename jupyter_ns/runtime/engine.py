@@ -21,21 +21,22 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .. import core, namespaces
 from ..cgroups import Cgroup, Manager, NoManager, collect_stale, engine_key
 from ..cgroups.devices import ALL
 from ..cgroups.facts import changed
-from ..errors import ContainerError, EngineError, to_dict
+from ..errors import EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
 from ..spec import ContainerSpec, Limits
-from . import commands, protocol
+from . import commands, joining, protocol
 from .blank import become
 from .entering import enter_container, start_again
+from .failing import told
 from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
@@ -52,6 +53,15 @@ from .zygote_client import ZygoteClient
 SAMPLE_INTERVAL = 0.1
 UNSENT_S = 0.003
 """How long a frame waits for one that it can go with."""
+
+
+@dataclass(slots=True)
+class _Handlers:
+    """What is called for one descriptor, and whose it is."""
+
+    owner: Supervised | None
+    on_readable: Callable[[], None] | None = None
+    on_writable: Callable[[], None] | None = None
 
 
 class Engine:
@@ -71,10 +81,10 @@ class Engine:
         self.sock.setblocking(False)
         self.sample_interval = SAMPLE_INTERVAL
         self._selector = selectors.EpollSelector()
-        self._handlers: dict[int, list[Callable[[], None] | None]] = {}
+        self._handlers: dict[int, _Handlers] = {}
         self._decoder = protocol.Decoder()
         self._out = Outgoing()
-        self._paused: dict[int, Callable[[], None]] = {}
+        self._paused: dict[int, tuple[Callable[[], None], Supervised]] = {}
         self._running = True
         self.containers: dict[str, Supervised] = {}
         self._timers: list[tuple[float, int, Supervised]] = []
@@ -87,8 +97,10 @@ class Engine:
         self._spare_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
         self._size = b""
+        self._outdated = False
         self._unsent = False
         self._leaving = 0
+        self._removing: dict[int, int] = {}
         self._syncs: list[str] = []
         self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._recipes = Recipes()
@@ -126,24 +138,28 @@ class Engine:
 
     # ---- the loop ----
 
-    def watch(self, fd: int, on_readable: Callable[[], None]) -> None:
-        """Call `on_readable` whenever `fd` is readable or hung up."""
-        handlers = self._handlers.setdefault(fd, [None, None])
-        handlers[0] = on_readable
+    def watch(self, fd: int, on_readable: Callable[[], None], owner: Supervised | None = None) -> None:
+        """Call `on_readable` whenever `fd` is readable or hung up; what goes wrong then is its `owner`'s end."""
+        handlers = self._handlers.setdefault(fd, _Handlers(owner))
+        handlers.on_readable = on_readable
         self._register(fd)
 
-    def want_write(self, fd: int, on_writable: Callable[[], None], wanted: bool) -> None:
+    def want_write(
+        self, fd: int, on_writable: Callable[[], None], wanted: bool, owner: Supervised | None = None
+    ) -> None:
         """Call `on_writable` whenever `fd` takes bytes, or stop doing so."""
         if not wanted and fd not in self._handlers:
             return
-        handlers = self._handlers.setdefault(fd, [None, None])
-        if (handlers[1] is not None) != wanted:
-            handlers[1] = on_writable if wanted else None
+        handlers = self._handlers.setdefault(fd, _Handlers(owner))
+        if (handlers.on_writable is not None) != wanted:
+            handlers.on_writable = on_writable if wanted else None
             self._register(fd)
 
     def _register(self, fd: int) -> None:
         handlers = self._handlers[fd]
-        events = (selectors.EVENT_READ if handlers[0] else 0) | (selectors.EVENT_WRITE if handlers[1] else 0)
+        events = (selectors.EVENT_READ if handlers.on_readable else 0) | (
+            selectors.EVENT_WRITE if handlers.on_writable else 0
+        )
         known = fd in self._selector.get_map()
         if not events:
             if known:
@@ -177,10 +193,18 @@ class Engine:
             self._shut_down()
 
     def _dispatch(self, fd: int, mask: int) -> None:
-        for index, event in ((0, selectors.EVENT_READ), (1, selectors.EVENT_WRITE)):
-            handler = self._handlers.get(fd, (None, None))[index]
-            if mask & event and handler is not None:
+        for event, name in ((selectors.EVENT_READ, "on_readable"), (selectors.EVENT_WRITE, "on_writable")):
+            handlers = self._handlers.get(fd)
+            handler = getattr(handlers, name, None)
+            if not mask & event or handler is None:
+                continue
+            try:
                 handler()
+            except Exception as e:
+                if handlers is None or handlers.owner is None:
+                    raise
+                self.unwatch(fd)  # it would be called again at once
+                handlers.owner.fail(e)
 
     def schedule(self, container: Supervised, when: float) -> None:
         """Have `container` looked at at `when` (`time.monotonic`), in place of any time said before."""
@@ -194,7 +218,8 @@ class Engine:
         while timers and (timers[0][0] <= now or self._superseded(*timers[0])):
             when, order, container = heapq.heappop(timers)
             if not self._superseded(when, order, container):
-                self.schedule(container, container.tick(now))
+                with container.contained():
+                    self.schedule(container, container.tick(now))
         due = [*self._parked.tick(now), *self.registry.tick(now)]
         if timers:
             due.append(timers[0][0])
@@ -222,13 +247,8 @@ class Engine:
                 if handler is None:
                     raise EngineError(f"unknown request {kind}; this engine speaks version {protocol.VERSION}")
                 handler(container, payload)
-            except (ContainerError, OSError) as e:
-                self.tell(Kind.ERROR, container, to_dict(e))
-            except Exception as e:  # a defect: of this request, and not of every container of the notebook
-                traceback.print_exc()
-                self.tell(
-                    Kind.ERROR, container, to_dict(EngineError(f"a defect in jupyter_ns: {type(e).__name__}: {e}"))
-                )
+            except Exception as e:  # of this request, and not of every container of the notebook
+                self.tell(Kind.ERROR, container, to_dict(told(e)))
 
     def _with(self, container: str, action: Callable[[Supervised], None]) -> None:
         # A request may cross the container's end on the way: then there is nothing to do.
@@ -256,10 +276,11 @@ class Engine:
         assert self._mounts is not None and self._manager is not None
         if self._mounts.have_changed():
             self._parked.drop()
-            if not self._mounts.look_different():
-                return
+            self._outdated |= self._mounts.look_different()
+        if self._outdated:
             self._recipes.clear()
             self._facts, self._private_facts = look_again(self.facts, self._manager.facts), None
+            self._outdated = False  # not where it failed: the next run tries it again
             self._tell_facts()
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
@@ -403,17 +424,20 @@ class Engine:
             made.hold()
             if "userns" in recipe.descriptors:
                 child["userns"] = open_map(self.facts.private_ids)
+            if recipe.spec.joins and not made.enters:
+                child |= joining.descriptors(self.registry, recipe.spec, recipe.descriptors)
+                self.networks.share(made)
             if recipe.in_zygote:
                 self.zygote.fork(made, child)
             else:
                 into = None if recipe.plan.cgroup_join else made.cgroup.into_fd()
                 image = recipe.image_for(made.container_id, child)
-                with made.around_clone():
+                with made.around_clone(child):
                     pid, pidfd = core.spawn(
                         recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._spare()
                     )
                 made.adopt(pid, pidfd)
-                self.watch(pidfd, lambda: self._on_child_exit(made))
+                self.watch(pidfd, lambda: self._on_child_exit(made), made)
             made.watch_cgroup()
         except BaseException:
             made.discard()
@@ -439,22 +463,48 @@ class Engine:
     def _finalise_ended(self) -> None:
         for container in [c for c in self.containers.values() if c.state == "ended" and c.drained]:
             del self.containers[container.id]
+            if container.failure is None:
+                with container.contained():
+                    summary = container.summary()
+                    if container.attached:
+                        # Before whoever waits for the end is answered, but heard when its events have been noted.
+                        self.tell_soon(Kind.EXIT, container.id, summary)
             if container.failure is not None:
                 self._recipes.forget(container.recipe)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
                 container.dispose(keep_files=self.registry.failed(container))
                 continue
-            summary = container.summary()
-            if container.attached:
-                # Before whoever waits for the end is answered, but heard when its events have been noted.
-                self.tell_soon(Kind.EXIT, container.id, summary)
             keep_files = self.registry.ended(container, summary)
             self._flush()
             container.dispose(keep_files=keep_files)
             recipe = container.recipe
             if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:
                 self._parked.replenish(recipe)
+
+    def remove_volumes(self, store: str, *names: str) -> None:
+        """Remove volumes that went with a container, in a process of its own: there may be much in them."""
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                from ..images.launch import remove_volumes
+
+                remove_volumes(store, names)
+                code = 0
+            except BaseException:
+                with contextlib.suppress(BaseException):
+                    traceback.print_exc()
+            finally:
+                os._exit(code)
+        pidfd = os.pidfd_open(pid)
+        self._removing[pidfd] = pid
+        self.watch(pidfd, lambda: self._removed(pidfd))
+
+    def _removed(self, pidfd: int) -> None:
+        self.unwatch(pidfd)
+        os.waitpid(self._removing.pop(pidfd), 0)
+        os.close(pidfd)
 
     def staging_of(self, plan: Plan) -> str:
         """Return where the plan stages its tmpfs, or an empty string."""
@@ -496,8 +546,8 @@ class Engine:
         self.want_write(self.sock.fileno(), self._flush, not empty)
         if self._paused and self._out.size < HIGH_WATER:
             paused, self._paused = self._paused, {}
-            for fd, handler in paused.items():
-                self.watch(fd, handler)
+            for fd, (handler, owner) in paused.items():
+                self.watch(fd, handler, owner)
 
     def introduction(self, c: Supervised) -> dict[str, Any]:
         """Return what the kernel is told of a container that stands ready."""
@@ -507,7 +557,7 @@ class Engine:
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
-            "weakened": [*self.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
+            "weakened": [*c.recipe.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }
@@ -539,32 +589,47 @@ class Engine:
         """Whether much waits for the kernel to take it."""
         return self._out.size > HIGH_WATER // 2
 
-    def hold_back(self, fd: int, handler: Callable[[], None]) -> bool:
+    def hold_back(self, fd: int, handler: Callable[[], None], owner: Supervised) -> bool:
         """Stop reading `fd` while the kernel is slow to take what we have; return whether it is."""
         if self._out.size < HIGH_WATER:
             return False
         if fd not in self._paused:
-            self.unwatch(fd)
-            self._paused[fd] = handler
+            self._paused[fd] = handler, owner
+            if fd in self._handlers:
+                self._handlers[fd].on_readable = None  # what is to be written goes on
+                self._register(fd)
         return True
 
     # ---- the end ----
 
     def _shut_down(self) -> None:
-        self._parked.drop()
-        for container in list(self.containers.values()):
-            container.kill("killed")
-        if self._zygote is not None:
-            self._zygote.close()
-        for container in list(self.containers.values()):
-            if container.state != "ended" and container.pid:
-                with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
-                    os.waitpid(container.pid, 0)
-            container.dispose()
-        self.registry.close()
-        self.networks.close()
-        if self._manager is not None:
-            self._manager.close()
+        # From the bottom up, each whatever comes of the others; and a container after what has entered it, for its
+        # PID 1 does not end before that has been waited for.
+        with contextlib.ExitStack() as last:
+            if self._manager is not None:
+                last.callback(self._manager.close)
+            last.callback(self.networks.close)
+            last.callback(self._end_removing)
+            last.callback(self.registry.close)
+            for container in self.containers.values():
+                last.callback(self._see_out, container)
+            if self._zygote is not None:
+                last.callback(self._zygote.close)
+            for container in self.containers.values():
+                last.callback(container.kill, "killed")
+            last.callback(self._parked.drop)
+
+    def _end_removing(self) -> None:
+        for pidfd in list(self._removing):
+            self._removed(pidfd)
+
+    def _see_out(self, container: Supervised) -> None:
+        if container.state != "ended" and container.pid:
+            with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
+                os.waitpid(container.pid, 0)
+        if container.record is not None:
+            container.volumes = self.registry.volumes_of(container.record)
+        container.dispose()
 
 
 def main(fd: int) -> None:

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .. import core
 from ..errors import SetupError, UsageError
-from ..namespaces import BY_NAME
 from ..plan.entering import enters_by_itself
 from ..usage import SAMPLE_FIELDS
+from .joining import inside
 from .protocol import CHUNK
 from .supervised import Supervised
 
@@ -39,28 +38,28 @@ class Entered(Supervised):
     """Whether nobody waits for it once its program runs (``exec -d``)."""
 
     @property
+    def enters(self) -> bool:
+        """Whether it is one more process of a container that is there."""
+        return True
+
+    @property
     def detached(self) -> bool:
         """Whether it goes on when its program has been started and the kernel looks away."""
         return self.on_its_own
 
     @contextlib.contextmanager
-    def around_clone(self) -> Iterator[None]:
+    def around_clone(self, child: dict[str, int]) -> Iterator[None]:
         """Be in the container's PID namespace for children; nobody else is made meanwhile."""
-        flag = BY_NAME["pid"].flag
         if "pid" in self.spec.without or enters_by_itself(self.spec, self.recipe.facts):
             yield
             return
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            core.setns(self.target, flag)
-            yield
+            with inside(self.target):
+                yield
         except OSError as e:
             if e.errno in (errno.ESRCH, errno.ENOMEM):  # setns(2); clone(2) into a namespace whose init has ended
                 raise UsageError(_JUST_ENDED) from None
             raise
-        finally:
-            core.setns(own, flag)
-            os.close(own)
 
     def watch_cgroup(self) -> None:
         """Nothing: the cgroup is the container's."""
@@ -114,7 +113,8 @@ class Entered(Supervised):
     def on_exit(self, status: int) -> None:
         """The process has ended; what it left runs on in the container."""
         self.status = status
-        self.take_last_reports()
+        with self.contained():
+            self.take_last_reports()
         self.state = "ended"
 
     def summary(self) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ..plan import PlanInputs
-from ..plan.entering import exec_plan, restart_plan
+from ..plan.entering import carried_over, exec_plan, restart_plan
 from ..spec import ContainerSpec
+from ..trees import open_in_root
 from .entered import Entered
 from .inputs import resolve_inputs
 from .recipes import Recipe, entering_recipe
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .registry import Record
 
+NS_GET_USERNS = 0xB701
+"""ioctl_ns(2)."""
 MOST_WORDS = 16
 """Kinds of process to enter one container whose recipes are kept."""
 
@@ -53,7 +57,7 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     if record.state != "running":
         raise UsageError(f"exec: container {record.name} is {record.state}, not running")
     host = record.process
-    key = msgpack.packb([changes, host.cgroup.self_join_files])
+    key = msgpack.packb([changes, host.cgroup.self_join_files], unicode_errors="surrogateescape")
     recipe = host.entered.get(key) or _recipe_to_enter(record, dict(changes))
     if not (recipe.spec.user or recipe.spec.groups):  # whom a name means may change meanwhile
         if len(host.entered) >= MOST_WORDS:
@@ -99,12 +103,16 @@ def start_again(engine: Engine, record: Record) -> None:
     """
     before, spec, facts = record.process, record.spec, record.process.recipe.facts
     inputs = resolve_inputs(record.id, spec, facts, record.request)
+    if "mount" not in spec.without:
+        _look_for_links(before.root_fd, spec)
     had = before.network.wanted if before.network is not None else None
     with engine.networks.reserved(spec, record.name, had) as network:
         made, child = _made_again(engine, record, inputs)
     made.join(network)
     if "target" in made.recipe.descriptors:
         child["target"] = os.dup(before.ground_fd if before.ground_fd >= 0 else before.mount_namespace_fd)
+    if "owner" in made.recipe.descriptors:
+        child["owner"] = fcntl.ioctl(before.mount_namespace_fd, NS_GET_USERNS)
     engine.spawn(made, child)
     if not spec.stdin_open:
         made.streams.feed_stdin(None)
@@ -114,6 +122,35 @@ def start_again(engine: Engine, record: Record) -> None:
     before.dispose()
     record.process = made
     engine.containers[made.id] = made
+
+
+def _look_for_links(root_fd: int, spec: ContainerSpec) -> None:
+    """Make sure that what is to be mounted again is where it was: the plan goes there by its path.
+
+    Raises
+    ------
+    UnsupportedError
+        If the container has put a link on the way, or moved it. Its processes are gone, so this stays as it is found.
+    """
+    for mount in carried_over(spec):
+        base = "/" + mount.destination.split("/")[1]
+        devices = [_device_at(root_fd, path) for path in {base, mount.destination}]
+        if None in devices or len(set(devices)) != len(devices):  # a link, nothing, or a directory of the base's own
+            raise UnsupportedError(
+                f"start: {mount.option}: the container has moved what was mounted there, or put a link "
+                "in its path, which is not followed; `docker cp` gets what it wrote"
+            )
+
+
+def _device_at(root_fd: int, path: str) -> int | None:
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH, links=False)
+    except OSError:
+        return None
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
 
 
 def _made_again(engine: Engine, record: Record, inputs: PlanInputs) -> tuple[Supervised, dict[str, int]]:

@@ -189,7 +189,8 @@ def environment_of(container: str, spec: ContainerSpec, base: dict[str, str], ho
     if home:
         merged["HOME"] = home
     if spec.tty:
-        merged["TERM"] = "dumb"  # a cell has no cursor to be moved
+        # A cell has no cursor to be moved, and nobody waits there for a prompt.
+        merged |= {"TERM": "dumb", "PS1": "", "PS2": ""}
     for name, value in spec.environment:
         if value is None:
             merged.pop(name, None)

@@ -30,7 +30,6 @@ WORDS = ("argv", "entrypoint", "environment")
 LAST_STEPS = 3
 """Of a program's plan: from the last wait on."""
 MAX_RECIPES = 64
-_NAMES = dict.fromkeys(("stdin", "stdout", "stderr", "channel", "report", "go", "userns", "target"), 0)
 _FDS_OFFSET = struct.Struct("<I")
 
 
@@ -65,7 +64,8 @@ class Recipe:
     held : tuple of str
         The files whose shared locks keep the image and the volumes from being removed.
     once : bool
-        Whether there will be no second container of the kind, for it has a volume of its own.
+        Whether there will be no second container of the kind, for it has a volume of its own, or shares a namespace
+        with one that may have ended.
     """
 
     key: bytes
@@ -138,7 +138,7 @@ class Recipe:
     def image_for(self, container: str, fds: Mapping[str, int]) -> bytes:
         """Put a container's ID and descriptors into the image."""
         if not self._whole:
-            self._whole.append(self.plan.image(_NAMES))
+            self._whole.append(self.plan.image(dict.fromkeys(self.descriptors, 0)))
         image = bytearray(self._whole[0].replace(STAND_IN.encode(), container[:12].encode()))
         # The first step is JNS_FDS; its pairs stand at its s0: see core.h.
         (at,) = _FDS_OFFSET.unpack_from(image, 48)
@@ -154,7 +154,7 @@ def kind_of(request: dict[str, Any], key: bytes) -> bytes:
     if spec.get("python"):
         return key
     rest = {k: v for k, v in spec.items() if k not in WORDS}
-    kind: bytes = msgpack.packb(request | {"spec": rest, "environ": None})
+    kind: bytes = msgpack.packb(request | {"spec": rest, "environ": None}, unicode_errors="surrogateescape")
     return kind
 
 
@@ -193,7 +193,7 @@ class Recipes:
         UsageError, UnsupportedError
             As `resolve_inputs` and `build_plan`.
         """
-        key = msgpack.packb(request)
+        key = msgpack.packb(request, unicode_errors="surrogateescape")
         recipe = self._recipes.get(key)
         if recipe is None:
             kind = kind_of(request, key)
@@ -235,7 +235,7 @@ class Recipes:
             lower=inputs.lower,
             above=inputs.above.get("/", ()),
             held=tuple(request.get("held", ())),
-            once="anonymous" in request,
+            once="anonymous" in request or bool(spec.joins),
         )
         return replace(recipe, uid=facts.private_ids[0] + inputs.uid) if recipe.remapped else recipe
 

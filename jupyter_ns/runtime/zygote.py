@@ -73,7 +73,7 @@ class Zygote:
 
     def _on_request(self) -> bool:
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER) + 1)
+            data, fds, _, _ = socket.recv_fds(self._sock, 1 << 20, len(FD_ORDER) + 5)
         except ConnectionResetError:  # the engine left without reading our last message
             return False
         if not data:
@@ -91,7 +91,7 @@ class Zygote:
         own = message["pid_namespace"]
         pid = -1
         try:
-            if own and message["enters"]:
+            if own and message["joins"]:
                 core.setns(fds[-1], BY_NAME["pid"].flag)  # for children only: pid_namespaces(7)
             elif own:
                 core.unshare(BY_NAME["pid"].flag)  # likewise

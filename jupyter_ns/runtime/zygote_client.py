@@ -105,7 +105,9 @@ class ZygoteClient:
 
     def fork(self, container: Supervised, fds: dict[str, int]) -> None:
         """Have a child forked that builds `container` around itself, or enters one: that behind ``target``."""
-        names = [name for name in (*FD_ORDER, "target") if name in fds]
+        joined = [name for name in fds if name not in (*FD_ORDER, "target", "join-pid")]
+        # The last one is that of the PID namespace, where it is not a new one.
+        names = [*(name for name in FD_ORDER if name in fds), *joined, *(n for n in ("target", "join-pid") if n in fds)]
         numbers = {name: FIRST_FD + i for i, name in enumerate(names)}
         kinds = set(BY_NAME) - set(container.spec.without)
         message = {
@@ -114,13 +116,17 @@ class ZygoteClient:
             "steps": len(container.plan.steps),
             "pid_namespace": "pid" in kinds,
             "enters": "target" in fds,
+            "joins": "target" in fds or "join-pid" in fds,
             "parked": container.parked,
         }
         self._waiting[container.id] = container
         self._send(message, [fds[name] for name in names])
 
     def _on_message(self) -> None:
-        data = self._sock.recv(1 << 16)
+        try:
+            data = self._sock.recv(1 << 16)
+        except ConnectionResetError:  # it was killed before it read our last message
+            data = b""
         if not data:
             self._on_death()
             return
@@ -136,13 +142,14 @@ class ZygoteClient:
             if container.ends.report >= 0:
                 container.adopt(pid, pidfd)
             elif pidfd >= 0:  # discarded while the zygote forked
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 os.close(pidfd)
         elif "failed" in message:
             container = self._waiting.pop(message["failed"])
             container.failure = OSError(message["errno"], os.strerror(message["errno"]))
             container.state = "ended"
-            container.ends.close()
+            container.streams.close()
         elif "exited" in message:
             container = self._children.pop(message["exited"])
             if container.ends.go >= 0:  # else it was parked, and has been discarded
@@ -155,9 +162,9 @@ class ZygoteClient:
         self._sock.close()
         self._process.wait()
         for container in [*self._waiting.values(), *self._children.values()]:
-            container.failure = container.failure or EngineError("the zygote process is gone; run the cell again")
-            container.cgroup.kill()
-            container.on_exit(9)
+            if container.ends.go >= 0:  # else it has been discarded
+                container.fail(EngineError("the zygote process is gone; run the cell again"))
+                container.on_exit(9)
 
     def close(self) -> None:
         """End the zygote."""

@@ -147,14 +147,14 @@ def test_open_tree_and_move_mount(tmp_path: Path) -> None:
     """A device that is out of reach by its path: the mount is taken along as a descriptor."""
     target, number = tmp_path / "target", 77
     target.touch()
-    steps = [PRIVATE_ROOT, Step(Op.OPEN_TREE, ("/dev/null", number)), Step(Op.MOVE_MOUNT, (str(target), number))]
+    steps = [PRIVATE_ROOT, Step(Op.OPEN_TREE, ("/dev/null", number, 0)), Step(Op.MOVE_MOUNT, (str(target), number))]
     with parked(steps, NEWNS) as pid:
         info = os.stat(f"/proc/{pid}/root{target}")
         assert (stat.S_ISCHR(info.st_mode), info.st_rdev) == (True, os.makedev(1, 3))
         assert str(number) not in os.listdir(f"/proc/{pid}/fd")
     assert stat.S_ISREG(target.stat().st_mode)
     absent = f"{tmp_path}/absent"
-    assert failure([PRIVATE_ROOT, Step(Op.OPEN_TREE, (absent, number))], NEWNS) == (1, errno.ENOENT)
+    assert failure([PRIVATE_ROOT, Step(Op.OPEN_TREE, (absent, number, 0))], NEWNS) == (1, errno.ENOENT)
     assert failure([*steps[:2], Step(Op.MOVE_MOUNT, (absent, number))], NEWNS) == (2, errno.ENOENT)
     assert failure([*steps, steps[-1]], NEWNS) == (3, errno.EBADF)
 

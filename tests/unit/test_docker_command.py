@@ -74,3 +74,22 @@ def test_what_docker_has_not_is_said() -> None:
     command = docker_command(spec, detach=True)
     assert command.words[:2] == ("run", "--detach") and command.words[-2:] == ("IMAGE", "sh")
     assert [n.split(" ")[0] for n in command.notes] == ["IMAGE", "--time-offset:", "--timeout:", "--keep:", "--userns"]
+
+
+def test_what_is_taken_from_another_container_is_not_asked_for_again() -> None:
+    spec = ContainerSpec(
+        argv=("sh",),
+        image="busybox",
+        network="container:web",
+        joins=(("network", "web"), ("pid", "db")),
+        hostname="web",
+        dns=("1.1.1.1",),
+        ipc_shareable=True,
+    )
+    words = docker_command(spec).line
+    assert "--pid container:db --ipc shareable --network container:web" in words
+    assert "--hostname" not in words and "--dns" not in words
+    several = ContainerSpec(
+        argv=("sh",), image="busybox", network="front", networks=(("back", "172.30.2.9", "", ("deep",)),)
+    )
+    assert "--network front --network name=back,ip=172.30.2.9,alias=deep" in docker_command(several).line

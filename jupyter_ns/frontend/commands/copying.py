@@ -11,7 +11,7 @@ from ...client import EngineClient
 from ...errors import UsageError
 from ...lifecycle import ask, client_of
 from ...tree_archives import read_archive, write_archive
-from ...trees import PIECE, Entry, TreeWriter, place_of, prefixed, read_tree
+from ...trees import PIECE, Entry, TreeWriter, place_of, prefixed, read_tree, weight
 from ...units import format_decimal_bytes
 from .console import Console
 from .grammar import Command, Flag, Parsed
@@ -163,7 +163,7 @@ def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     size = 0
     for entry in entries:
         batch.append(entry)
-        size += len(entry[1]) + 64
+        size += weight(entry)
         if size >= 4 * PIECE:
             yield batch
             batch, size = [], 0

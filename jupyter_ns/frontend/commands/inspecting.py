@@ -81,6 +81,9 @@ def _host_config(data: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]
     limits = spec.limits
     policy, _, most = spec.restart.partition(":")
     host_or = {kind: "host" if kind in spec.without else otherwise for kind, otherwise in _MODES.items()}
+    host_or |= {kind: f"container:{of}" for kind, of in spec.joins}
+    if spec.ipc_shareable:
+        host_or["ipc"] = "shareable"
     tmpfs = {m.destination: m.options for m in spec.mounts if m.type == "tmpfs"}
     return {
         "Binds": [_bind(m) for m in spec.mounts if m.type == "bind" and not m.option.startswith("--volumes-from")]
@@ -277,7 +280,17 @@ def run_inspect(console: Console, given: Parsed) -> None:
     kind = given.get("type", "")
     if kind not in ("", "container", "image"):
         raise UsageError(f"docker inspect --type {kind}: expected container or image")
-    print_json(console, given.get("format", ""), [_described(of, kind) for of in given.arguments])
+    found: list[dict[str, Any]] = []
+    failures: list[str] = []
+    for of in given.arguments:
+        try:
+            found.append(_described(of, kind))
+        except (UsageError, ImageError) as e:
+            failures.append(str(e))
+    if found or not given.get("format"):
+        print_json(console, given.get("format", ""), found)
+    if failures:  # as Docker: what there is, is shown
+        raise UsageError("\n".join(failures))
 
 
 INSPECT = Command(

@@ -178,6 +178,8 @@ def chosen(rows: list[Mapping[str, Any]], filters: list[tuple[str, str]]) -> lis
             raise UsageError(f"--filter {key}: invalid filter; there are: {', '.join(FILTERS)}")
         if key == "status" and value not in _STATES:
             raise UsageError(f"--filter status={value}: expected one of {', '.join(_STATES)}")
+        if key in ("before", "since"):
+            _named(value, rows)  # also where there is none that it would be compared with
         by_key.setdefault(key, []).append(value)
 
     def takes(row: Mapping[str, Any], key: str, values: list[str]) -> bool:
@@ -192,8 +194,9 @@ def run_ps(console: Console, given: Parsed) -> None:
     filters = given.get("filter", [])
     last = 1 if given.get("latest") else given.get("last", -1)
     everything = given.get("all") or last >= 0 or any(key in ("status", "exited") for key, _ in filters)
+    form = given.get("format", "")
     size = bool(given.get("size"))
-    rows: list[Mapping[str, Any]] = ask_all("list", size=size)
+    rows: list[Mapping[str, Any]] = ask_all("list", size=size or ".Size" in form)
     rows = chosen(rows, filters)
     rows = [row for row in rows if everything or row["state"] in ("running", "paused", "restarting")]
     rows = rows[:last] if last >= 0 else rows
@@ -205,7 +208,6 @@ def run_ps(console: Console, given: Parsed) -> None:
         return
     columns = (*COLUMNS, "Size") if size else COLUMNS
     default = "\t".join(f"{{{{.{c}}}}}" for c in columns)
-    form = given.get("format", "")
     text = formatted(form, found, HEADS, default)
     if form in ("", "table"):
         console.table(text, html_table([HEADS[c] for c in columns], [[row[c] for c in columns] for row in found]))

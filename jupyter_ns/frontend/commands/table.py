@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.metadata import version
 from types import MappingProxyType
 
 from ...errors import UsageError
@@ -58,9 +59,22 @@ def complete(command: Command, fragment: str) -> list[str]:
     """List the options, or the containers, that a word of a subcommand could become."""
     if fragment.startswith("-"):
         return [f for flag in command.flags if not flag.refuse for f in flag.flags if f.startswith(fragment)]
-    if not command.most or ("CONTAINER" not in command.usage and "NAME" not in command.usage):
-        return []
-    return [row["name"] for row in ask_all("list") if row["name"].startswith(fragment)]
+    names: list[str] = []
+    if "NETWORK" in command.usage and command.name != "network create":
+        names += network_names()
+    if command.most != 0 and ("CONTAINER" in command.usage or "NAME" in command.usage):
+        names += container_names()
+    return [name for name in names if name.startswith(fragment)]
+
+
+def container_names() -> list[str]:
+    """Return the names of all containers."""
+    return [row["name"] for row in ask_all("list")]
+
+
+def network_names() -> list[str]:
+    """Return the names of all networks."""
+    return list(dict.fromkeys(network["name"] for network in ask_all("networks")))
 
 
 def dispatch(console: Console, words: list[str], *, magic: str = "docker") -> None:
@@ -86,6 +100,9 @@ def dispatch(console: Console, words: list[str], *, magic: str = "docker") -> No
         console.write(overview(magic))
         return
     name, *rest = words
+    if name in ("-v", "--version"):
+        console.line(f"jupyter_ns version {version('jupyter_ns')}, which has Docker's command lines and no Docker")
+        return
     if name == "container" and rest and magic == "docker":  # docker container stop is docker stop
         name, *rest = rest
         name = _ALIASES.get(("container", name), name)

@@ -47,11 +47,12 @@ class Attachment:
     limits: Limits = field(default_factory=Limits)
     records: list[LimitRecord] = field(default_factory=list)
     container: Supervised | None = None
+    guests: list[Supervised] = field(default_factory=list)
+    """Containers that have joined its network namespace, and so its /etc/hosts."""
     begun: bool = False
     connected: bool = False
     _publisher: str = ""
     """The endpoint for which ports are published."""
-    _hosts: str = ""
     _unanswered: int = 0
 
     def __post_init__(self) -> None:
@@ -140,13 +141,14 @@ class Attachment:
         container = self.container
         if container is None or container.state == "ended":
             return
-        if error is not None:
-            self._fail(error)
-            return
-        self.records += [LimitRecord(*r) for r in result or ()]
-        if not self._unanswered:
-            self.connected = True
-            container.on_connected()
+        with container.contained():
+            if error is not None:
+                self._fail(error)
+                return
+            self.records += [LimitRecord(*r) for r in result or ()]
+            if not self._unanswered:
+                self.connected = True
+                container.on_connected()
 
     # ---- while it runs ----
 
@@ -180,19 +182,22 @@ class Attachment:
         self.records = records
 
     def write_hosts(self) -> None:
-        """Write the container's /etc/hosts, where it has changed and there is one of its own."""
-        layer_fd = self.container.layer_fd if self.container is not None else -1
+        """Write /etc/hosts of the container and of its guests, where it has changed and there is one of its own."""
         text = self.networks.hosts_of(self)
-        if layer_fd < 0 or text == self._hosts:
-            return
+        for container in (self.container, *self.guests):
+            if container is not None and container.layer_fd >= 0 and text != container.hosts:
+                self._write_hosts(container, text)
+
+    @staticmethod
+    def _write_hosts(container: Supervised, text: str) -> None:
         with contextlib.suppress(OSError):  # ENOSPC, ENOMEM: its names stay as they were, and others are not held up
-            fd = os.open(HOSTS, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=layer_fd)
+            fd = os.open(HOSTS, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=container.layer_fd)
             try:
                 # In place, for it is bound as a file; first the text, so that a reader never sees it empty.
                 os.truncate(fd, os.write(fd, text.encode()))
             finally:
                 os.close(fd)
-            self._hosts = text
+            container.hosts = text
 
     def disconnected(self, endpoint: Endpoint) -> None:
         """Give back an endpoint that has been taken away, and the ports that were published for it."""

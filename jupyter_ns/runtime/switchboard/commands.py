@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from .manager import Networks
 
 
+_SHARED_NETWORK = "container sharing network namespace with another container or host"
+
+
 def endpoints_of(record: Record) -> list[dict[str, Any]]:
     """Return a container's endpoints, with what others call it there; those of one that has ended have no address."""
     network = record.process.network
+    if network is None and "network" in record.spec.joined:
+        return []  # as Docker's: they are the other container's
     if network is None:
         return [{"network": record.spec.network, "address": ""}]
     if not network.endpoints:
@@ -119,11 +124,21 @@ def _running(registry: Registry, container: str, what: str) -> Any:
     if not record.alive:
         raise UsageError(f"network {what}: container {record.name} is {record.state}; expected one that runs")
     if record.process.network is None:
-        raise UsageError(
-            f"network {what}: container {record.name} has --network {record.spec.network}, and stays as it is; "
-            "expected one that was started on a network"
-        )
+        raise UsageError(f"network {what}: {_not_on_one(record, what)}")
     return record
+
+
+def _not_on_one(record: Record, what: str) -> str:
+    """Say why a container is on no network, in Docker's words, and what to do."""
+    mode = record.spec.network
+    if "network" in record.spec.joined or mode == HOST or "network" in record.spec.without:
+        return f"{_SHARED_NETWORK} cannot be connected to any other network"
+    if what == "disconnect":
+        return f"container {record.name} is not connected to a network"
+    return (
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode: "
+        f"{record.name} has --network none (here the default; Docker's is bridge); start it with --network"
+    )
 
 
 def _preview(registry: Registry, _request: str, spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from .publish import open_ports
 
 if TYPE_CHECKING:
     from ..engine import Engine
+    from ..supervised import Supervised
 
 KEEP_S = 30.0
 """How long the switchboard is kept once nobody is connected."""
@@ -230,7 +231,8 @@ class Networks:
             yield None
             return
         if wanted is None:
-            wanted = (Wanted(spec.network, spec.ip, spec.mac_address, spec.network_aliases),)
+            first = Wanted(spec.network, spec.ip, spec.mac_address, spec.network_aliases)
+            wanted = (first, *(Wanted(*one) for one in spec.networks))
         found = Attachment(self, spec, name)
         self.attachments.append(found)
         try:
@@ -310,6 +312,14 @@ class Networks:
     def _drop_if_idle_since(self, since: float) -> None:
         if self._idle_since == since:
             self.drop_idle()
+
+    def share(self, made: Supervised) -> None:
+        """Have a container that joins another one's network namespace called there what it is, and know its names."""
+        for kind, name in made.spec.joins:
+            network = self._engine.registry.find(name).process.network if kind == "network" else None
+            if network is not None:
+                made.host_of_network = network
+                network.guests.append(made)
 
     # ---- names ----
 

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -74,10 +75,14 @@ class Switchboard:
             reply |= {"errno": e.errno, "text": e.text}
         except OSError as e:
             reply |= {"errno": e.errno or errno.EIO, "text": str(e.filename or "network")}
+        except Exception as e:  # a defect: of this request, and not of every network of the notebook
+            with contextlib.suppress(Exception):  # nobody may listen to standard error any more
+                traceback.print_exc()
+            reply |= {"errno": errno.EIO, "text": f"a defect in jupyter_ns: {type(e).__name__}: {e}"}
         finally:
             for fd in fds:
                 os.close(fd)
-        self._sock.send(msgpack.packb(reply))
+        self._sock.send(_packed(reply))
 
     def _attach(self, fds: list[int], endpoint: dict[str, Any], limits: dict[str, Any]) -> list[Any]:
         return [list(r) for r in self._switch.attach(Endpoint(**endpoint), Limits(**limits), fds[0])]
@@ -100,6 +105,13 @@ class Switchboard:
         relays = self._relays.setdefault(to.id, [])
         for fd, port in zip(fds, ports, strict=True):
             relays.append(Relay(self._loop, socket.socket(fileno=os.dup(fd)), (to.ip, port), connect))
+
+
+def _packed(reply: dict[str, Any]) -> bytes:
+    try:
+        return bytes(msgpack.packb(reply))
+    except (TypeError, ValueError) as e:  # a result that no frame can hold
+        return bytes(msgpack.packb({"number": reply["number"], "errno": errno.EIO, "text": f"a defect: {e}"}))
 
 
 def fork(sock: socket.socket) -> int:

@@ -7,15 +7,21 @@ container's own address, from within its network.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 CHUNK = 1 << 16
 MOST_CONNECTIONS = 4096
 UDP_IDLE_S = 60.0
+STALLED_S = 60.0
+"""How long somebody may not take what has been sent to them, where their place is wanted by another."""
+REST_S = 0.05
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 Connect = Callable[[int], socket.socket]
@@ -27,6 +33,7 @@ class Loop:
 
     def __init__(self) -> None:
         self._selector = selectors.EpollSelector()
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def watch(self, sock: socket.socket, events: int, handler: Callable[[int], None]) -> None:
         """Call `handler` with the events that `sock` is ready for; none: forget it."""
@@ -42,8 +49,33 @@ class Loop:
     def turn(self, timeout_s: float | None) -> None:
         """Wait once, and call who is ready."""
         for key, events in self._selector.select(timeout_s):
-            if self._selector.get_map().get(key.fd) is key:  # not forgotten by a handler before
+            if self._selector.get_map().get(key.fd) is not key:  # forgotten by a handler before
+                continue
+            try:
                 key.data(events)
+            except Exception:  # a defect: of this socket, and not of every network of the notebook
+                with contextlib.suppress(Exception):  # nobody may listen to standard error any more
+                    traceback.print_exc()
+                if self._selector.get_map().get(key.fd) is key:
+                    self._selector.unregister(key.fileobj)
+
+    @contextlib.contextmanager
+    def one_descriptor_more(self) -> Iterator[None]:
+        """Have a descriptor free, for a moment, where the process may have no more."""
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # the machine has none left
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close what it has of its own."""
+        self._selector.close()
+        if self._spare >= 0:
+            os.close(self._spare)
 
 
 class _Direction:
@@ -53,6 +85,7 @@ class _Direction:
         self.source, self.target = source, target
         self.data = b""
         self.ended = False
+        self.moved = time.monotonic()
 
     def wants(self, sock: socket.socket) -> int:
         """Return what to wait for on a socket."""
@@ -71,11 +104,17 @@ class _Direction:
         with contextlib.suppress(BlockingIOError):
             if not self.data and not self.ended:
                 self.data = self.source.recv(CHUNK)
+                self.moved = time.monotonic()
                 if not self.data:
                     self.ended = True
                     self.target.shutdown(socket.SHUT_WR)
             while self.data:
                 self.data = self.data[self.target.send(self.data) :]
+                self.moved = time.monotonic()
+
+    def stalled_s(self, now: float) -> float:
+        """Return for how long nobody has taken what waits here."""
+        return now - self.moved if self.data else 0.0
 
 
 class _Connection:
@@ -104,6 +143,10 @@ class _Connection:
             return
         for sock in self._sockets:
             self._relay.loop.watch(sock, self._there.wants(sock) | self._back.wants(sock), self._move)
+
+    def stalled_s(self, now: float) -> float:
+        """Return for how long one side has not taken what the other has sent."""
+        return max(self._there.stalled_s(now), self._back.stalled_s(now))
 
     def close(self) -> None:
         """End both halves."""
@@ -137,16 +180,48 @@ class Relay:
         loop.watch(listener, READ, self._on_datagram if udp else self._on_connection)
 
     def _on_connection(self, _events: int) -> None:
-        with contextlib.suppress(OSError):
+        if len(self.connections) >= MOST_CONNECTIONS:
+            self._make_room()
+        try:
             client, _ = self._listener.accept()
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE):  # else it has gone again
+                self._turn_away()
+            return
+        try:
             if len(self.connections) >= MOST_CONNECTIONS:
-                client.close()
-                return
+                raise ConnectionRefusedError
             client.setblocking(False)
             server = self._connect(socket.SOCK_STREAM)
-            server.setblocking(False)
-            server.connect_ex(self._target)  # EINPROGRESS; how it went is seen when it is writable
-            self.connections.add(_Connection(self, client, server))
+        except OSError:
+            client.close()
+            return
+        server.setblocking(False)
+        server.connect_ex(self._target)  # EINPROGRESS; how it went is seen when it is writable
+        self.connections.add(_Connection(self, client, server))
+
+    def _make_room(self) -> bool:
+        """End the connection that has been stuck for longest, if one is; return whether there was one.
+
+        A container that never reads would else keep the places of all who have called it, long after they have gone.
+        """
+        now = time.monotonic()
+        stuck = max(self.connections, key=lambda one: one.stalled_s(now), default=None)
+        if stuck is None or stuck.stalled_s(now) < STALLED_S:
+            return False
+        stuck.close()
+        return True
+
+    def _turn_away(self) -> None:
+        """End a connection that there is no descriptor for: for as long as it waits, the listener is ready."""
+        if self._make_room():
+            return
+        try:
+            with self.loop.one_descriptor_more():
+                self._listener.accept()[0].close()
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(REST_S)  # the machine has none either: let others go on
 
     def _on_datagram(self, _events: int) -> None:
         with contextlib.suppress(OSError):
