@@ -54,8 +54,6 @@ from .zygote_client import ZygoteClient
 SAMPLE_INTERVAL = 0.1
 UNSENT_S = 0.003
 """How long a frame waits for one that it can go with."""
-HEAP_LOOKS = 256
-"""Containers from one look at the engine's heap to the next."""
 
 
 @dataclass(slots=True)
@@ -97,10 +95,10 @@ class Engine:
         self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
-        self._heap_ranges: list[tuple[int, int]] = []
+        self._spare_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
+        self._size = b""
         self._outdated = False
-        self._spawned = 0
         self._unsent = False
         self._leaving = 0
         self._removing: dict[int, int] = {}
@@ -437,7 +435,7 @@ class Engine:
                 image = recipe.image_for(made.container_id, child)
                 with made.around_clone(child):
                     pid, pidfd = core.spawn(
-                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
+                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._spare()
                     )
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made), made)
@@ -449,12 +447,13 @@ class Engine:
             for fd in child.values():
                 os.close(fd)
 
-    def _heap(self) -> list[tuple[int, int]]:
-        """Return what a child is made without; looked at anew now and then, for it grows."""
-        if self._spawned % HEAP_LOOKS == 0:
-            self._heap_ranges = core.heap_ranges()
-        self._spawned += 1
-        return self._heap_ranges
+    def _spare(self) -> list[tuple[int, int]]:
+        """Return what a child is made without; looked at anew whenever the engine's memory has grown or shrunk."""
+        with open("/proc/self/statm", "rb", buffering=0) as f:
+            size = f.read(64).split()[0]
+        if size != self._size:
+            self._spare_ranges, self._size = core.spare_ranges(), size
+        return self._spare_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
         pid, status, _ = os.wait4(container.pid, os.WNOHANG)
@@ -472,7 +471,7 @@ class Engine:
                         # Before whoever waits for the end is answered, but heard when its events have been noted.
                         self.tell_soon(Kind.EXIT, container.id, summary)
             if container.failure is not None:
-                self._recipes.forget(container.recipe.key)
+                self._recipes.forget(container.recipe)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
                 container.dispose(keep_files=self.registry.failed(container))

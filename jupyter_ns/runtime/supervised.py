@@ -61,6 +61,8 @@ class Supervised:
     streams: Streams = field(init=False)
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
+    go_ahead: bytes = core.GO
+    """What its child is told at the last wait."""
     record: Record | None = None
     network: Attachment | None = None
     """Its place on a network, if it has one."""
@@ -148,6 +150,7 @@ class Supervised:
     def watch_cgroup(self) -> None:
         """Open what tells of the cgroup, while the child builds."""
         self.sampler = sampler_of(self.cgroup)
+        self.cgroup.peak(), self.cgroup.oom_kills()  # which opens their files
         oom_fd = self.cgroup.oom_fd()
         if oom_fd is not None:
             self.oom_fd = oom_fd
@@ -215,7 +218,7 @@ class Supervised:
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             self._on_ready()
             return
-        os.write(self.ends.go, b"g")
+        core.tell(self.ends.go, core.GO)
         if label == "layer" and not self.recipe.remapped:
             if self.network is not None:
                 self.network.connect()
@@ -272,7 +275,7 @@ class Supervised:
             with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # killed while it waited: its end follows
                 if self.network is not None and self.sampler is not None:
                     self.sampler.watch_network(self.pid)
-                os.write(self.ends.go, b"g")
+                core.tell(self.ends.go, self.go_ahead)
 
     def _keep(self, name: str, fd: int) -> None:
         """Take up one of `KEPT`, in place of that of an earlier life."""
@@ -415,6 +418,11 @@ class Supervised:
         """Take a sample; counters and time count from the payload's start."""
         return relative(self._take_sample(), self.base_sample, self.started)
 
+    def last_counters(self) -> list[Any]:
+        """Return what it has used, when its processes have gone, as a sample without amounts."""
+        assert self.sampler is not None
+        return relative(self.sampler.counters(), self.base_sample, self.started)
+
     def _take_sample(self) -> tuple[Any, ...]:
         assert self.sampler is not None
         return self.sampler.sample()
@@ -503,7 +511,7 @@ class Supervised:
 
     def summary(self) -> dict[str, Any]:
         """Return what the kernel is told of the end."""
-        sample = self.relative_sample()
+        sample = self.last_counters()
         oom_kills = self.cgroup.oom_kills()
         if oom_kills and self.reason in ("", "interrupted"):
             self.reason = "oom"
