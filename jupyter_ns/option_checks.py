@@ -103,6 +103,8 @@ def _mounts(request: RunRequest, given: Given) -> None:
 
 def _health(request: RunRequest, given: Given) -> None:
     for name, (_, flag) in given.items():
+        if name.startswith("--health-") and request.spec.no_healthcheck:
+            raise UsageError("--no-healthcheck conflicts with --health-* options: expected one or the other")
         if name.startswith("--health-") and "--health-cmd" not in given:
             raise UsageError(f"{flag}: expected with --health-cmd, the command that it is about")
 

@@ -64,6 +64,7 @@ EXAMPLES: dict[str, str] = {
     "--health-retries": "--health-cmd true --health-retries 2 true",
     "--health-start-period": "--health-cmd true --health-start-period 1m true",
     "--health-start-interval": "--health-cmd true --health-start-interval 500ms true",
+    "--no-healthcheck": "--no-healthcheck true",
     "--keep": "--keep true",
     "--hostname": "--hostname box hostname",
     "--domainname": "--domainname example.org cat /proc/sys/kernel/domainname",

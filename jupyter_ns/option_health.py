@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import units
-from .option_types import Option, integer, plain
+from .option_types import Option, boolean, integer, plain
 
 
 def _span(text: str) -> float:
@@ -48,4 +48,11 @@ HEALTH: tuple[Option, ...] = (
     ),
     _option("start-period", "Time to start, in which a failure does not count", "0s"),
     _option("start-interval", "Time between two checks while it starts", "5s"),
+    Option(
+        flags=("--no-healthcheck",),
+        help="No health check, not the image's either",
+        group="Health",
+        sets="spec.no_healthcheck",
+        parse=boolean,
+    ),
 )

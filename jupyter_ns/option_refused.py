@@ -11,7 +11,6 @@ _LINK = (
 )
 _GPU = "GPUs need their vendor's libraries and devices as one; give the devices with --device"
 _TERMINAL = "a cell is no terminal that could be attached and detached"
-_HEALTH = "there is no health check but the one of --health-cmd"
 _STORAGE = "the storage driver is overlayfs, and has no options; what a container writes is bounded by --memory"
 _TRUST = "signatures of images are not checked; their digests are"
 _LOG = "the output goes to the notebook; log drivers are not supported"
@@ -46,7 +45,6 @@ _VALUES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 _BOOLEANS: dict[str, tuple[tuple[str, ...], ...]] = {
     _TERMINAL: (("--sig-proxy",),),
-    _HEALTH: (("--no-healthcheck",),),
     _TRUST: (("--disable-content-trust",),),
     "there is no Docker daemon whose socket it could be": (("--use-api-socket",),),
 }

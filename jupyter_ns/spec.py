@@ -258,6 +258,8 @@ class ContainerSpec:
     health_retries: int = 0
     health_start_period_seconds: float = 0.0
     health_start_interval_seconds: float = 0.0
+    no_healthcheck: bool = False
+    """Whether the image's own health check is left out."""
 
     @property
     def networked(self) -> bool:

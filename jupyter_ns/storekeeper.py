@@ -1,4 +1,4 @@
-"""Change the store as root of a user namespace: ``python -m jupyter_ns.storekeeper OPERATION ARGUMENTS``.
+"""Change the store as root of a user namespace: ``python -m jupyter_ns.storekeeper OPERATION ENGINE``.
 
 Started by `jupyter_ns.images.elsewhere`; answers in lines of JSON: ``say``, then ``result`` or ``error``.
 """
@@ -11,11 +11,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from . import core
 from .errors import ContainerError, to_dict
+from .images import building
+from .images.commit import commit_files, export_files
 from .images.launch import obtain, remove_anonymous
 from .images.merged import Stack
 from .images.store import Store
 from .images.volumes import bind_volumes
+from .namespaces import BY_NAME
 from .runtime.setup import enter_user_namespace
 from .spec import ContainerSpec
 
@@ -54,7 +58,29 @@ def _command(words: list[str], cell: str | None, source: str) -> None:
     dispatch(Teller(cell=cell, source=source), words)
 
 
+def _commit(*arguments: Any) -> str:
+    return commit_files(Store(), *arguments).id
+
+
+def _export(files: dict[str, Any], fd: int) -> None:
+    with open(fd, "wb") as out:
+        export_files(files, out)
+
+
+def _enter_namespace_of(engine: int) -> None:
+    """Become root of the user namespace that an engine made: user_namespaces(7) lets its owner."""
+    with open(f"/proc/{engine}/ns/user") as namespace:
+        core.setns(namespace.fileno(), BY_NAME["user"].flag)
+
+
+def _build(operation: str, *arguments: Any) -> Any:
+    return building.OPERATIONS[operation](Store(), *arguments)
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
+    "build": _build,
+    "commit": _commit,
+    "export": _export,
     "obtain": _obtain,
     "volumes": _volumes,
     "remove_anonymous": _remove_anonymous,
@@ -62,12 +88,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(operation: str, arguments: str) -> int:
-    """Carry out one operation."""
+def main(operation: str, engine: str) -> int:
+    """Carry out one operation; its arguments are on standard input, as a list in JSON."""
     try:
-        if os.geteuid():
+        arguments = json.load(sys.stdin)
+        if int(engine):
+            _enter_namespace_of(int(engine))
+        elif os.geteuid():
             enter_user_namespace(os.getuid(), os.getgid())
-        _tell(result=OPERATIONS[operation](*json.loads(arguments)))
+        _tell(result=OPERATIONS[operation](*arguments))
     except (ContainerError, OSError) as e:
         _tell(error=to_dict(e))
     except KeyboardInterrupt:

@@ -17,6 +17,9 @@ from . import files
 
 ROUND = 256
 """Processes killed at once: a payload may have more than we may have descriptors."""
+LOOK_S = 0.02
+"""How long to wait for processes before looking whether their cgroup is empty, which is what counts: PID 1 of a
+namespace leaves it, and does not end before whoever made a process that entered has waited for that."""
 
 
 def start_time(pid: int) -> int | None:
@@ -93,16 +96,8 @@ def kill_listed(list_pids: Callable[[], list[int]]) -> list[int]:
     return killed
 
 
-LOOK_S = 0.01
-"""How often `wait_ended` asks whether there is anything left to wait for."""
-
-
-def wait_ended(pidfds: list[int], timeout_s: float, gone: Callable[[], bool] = lambda: False) -> None:
-    """Wait until all these processes have ended, or are `gone`, or the time is over; close the pidfds.
-
-    A PID 1 that has been killed does nothing any more, and ends when all others of its namespace have been waited for:
-    those that have entered it by their parents outside, of which the caller may be one.
-    """
+def wait_ended(pidfds: list[int], timeout_s: float) -> None:
+    """Wait until all these processes have ended, or the time is over; close the pidfds."""
     waiting = set(pidfds)
     poll = select.poll()
     for fd in waiting:
@@ -110,12 +105,9 @@ def wait_ended(pidfds: list[int], timeout_s: float, gone: Callable[[], bool] = l
     end = time.monotonic() + timeout_s
     try:
         while waiting and (left_s := end - time.monotonic()) > 0:
-            ended = poll.poll(min(left_s, LOOK_S) * 1000)
-            for fd, _ in ended:
+            for fd, _ in poll.poll(left_s * 1000):
                 poll.unregister(fd)
                 waiting.discard(fd)
-            if not ended and gone():
-                break
     finally:
         for fd in pidfds:
             os.close(fd)

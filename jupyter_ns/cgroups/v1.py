@@ -289,7 +289,7 @@ class V1Cgroup(Cgroup):
                 if files.is_gone(e):
                     return  # another collector was faster
                 raise
-            processes.wait_ended(killed, max(0.0, end - time.monotonic()), lambda: not self.pids())
+            processes.wait_ended(killed, min(processes.LOOK_S, max(0.0, end - time.monotonic())))
         left = self.pids()
         if left:
             raise TimeoutError(f"processes outlived SIGKILL by {timeout_s} s: {left}")

@@ -263,7 +263,7 @@ class V2Cgroup(Cgroup):
                     files.write(f"{directory}/cgroup.freeze", "1")  # nothing forks while it is being listed
                     killed = processes.kill_listed(self.pids)
                     files.write(f"{directory}/cgroup.freeze", "0")
-                    processes.wait_ended(killed, max(0.0, end - time.monotonic()), lambda: not self.pids())
+                    processes.wait_ended(killed, min(processes.LOOK_S, max(0.0, end - time.monotonic())))
                 if files.wait_keyed(f"{directory}/cgroup.events", "populated", 0, end - time.monotonic()):
                     return
                 if time.monotonic() >= end:

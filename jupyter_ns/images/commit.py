@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import ImageError, UsageError
+from ..spec import ContainerSpec
 from .base import HOST
-from .make import OCI_LAYER, add_image, new_config, now
-from .pack import pack_layer
-from .record import Image, Layer
-from .reference import Reference
+from .make import add_image, make_layer, new_config, now
+from .merged import Stack
+from .pack import pack_layer, pack_stack
+from .record import Image
+from .reference import Reference, parse_reference
 from .store import Store
 
 _EXPOSED = re.compile(r"[0-9]+(?:-[0-9]+)?(?:/(?:tcp|udp|sctp))?", re.ASCII)
@@ -22,7 +23,7 @@ _EXPOSED = re.compile(r"[0-9]+(?:-[0-9]+)?(?:/(?:tcp|udp|sctp))?", re.ASCII)
 
 HOST_RUNTIME: dict[str, Any] = {"Cmd": ["sh"]}
 """How an image over this machine's own files is run."""
-_HOSTS = {"created_by": "this machine's own files", "empty_layer": True}
+HOSTS = {"created_by": "this machine's own files", "empty_layer": True}
 
 
 def only_here(image: Image, what: str) -> None:
@@ -77,19 +78,11 @@ def commit(
         As `pack_layer`, `Store.add_layer`.
     """
     lower = base.layers if base is not None else ()
-    below = base.config if base is not None else {"history": [_HOSTS]}
+    below = base.config if base is not None else {"history": [HOSTS]}
     kind = base.base if base is not None else HOST
     runtime = runtime if runtime is not None else base.runtime if base is not None else HOST_RUNTIME
-    with store.adding(), store.scratch() as scratch:
-        path = os.path.join(scratch, "blob")
-        with open(path, "wb") as out:
-            pack_layer(upper, out, first_ids)
-        with open(path, "rb") as raw:
-            ground = ("/",) if kind == HOST else ()
-            diff_id, digest, _ = store.add_layer(raw, below=[one.diff_id for one in lower], ground=ground)
-        size = os.path.getsize(path)
-        os.rename(path, store.blob_path(digest))
-        layers = [*lower, Layer(diff_id=diff_id, digest=digest, media_type=OCI_LAYER, size=size)]
+    with store.adding():
+        layers = [*lower, make_layer(store, lower, lambda out: pack_layer(upper, out, first_ids), base=kind)]
         entry = {"created": now(), "created_by": created_by, "author": author, "comment": message}
         history = [*(below.get("history") or []), {k: v for k, v in entry.items() if v}]
         config = new_config(runtime, diff_ids=[one.diff_id for one in layers], history=history)
@@ -97,6 +90,64 @@ def commit(
         if author:
             config["author"] = author
         return add_image(store, layers, config, names, base=kind)
+
+
+def commit_files(
+    store: Store, files: Mapping[str, Any], names: Sequence[str], changes: Sequence[str], author: str, message: str
+) -> Image:
+    """Make an image of what a container wrote.
+
+    Parameters
+    ----------
+    store : Store
+        Where its image is.
+    files : mapping
+        What its engine says of its files (the command ``files``).
+    names : sequence of str
+        What to call the result.
+    changes : sequence of str
+        As `apply_changes` takes them.
+    author, message : str
+        For the history.
+
+    Raises
+    ------
+    UsageError
+        As `parse_reference`, `apply_changes`.
+    ImageError
+        As `commit`.
+    """
+    base = store.image(files["image"]) if files["image"] else None
+    return commit(
+        store,
+        base,
+        files["uppers"],
+        [parse_reference(name) for name in names],
+        runtime=apply_changes(base.runtime if base else HOST_RUNTIME, changes),
+        author=author,
+        message=message,
+        created_by=shlex.join(ContainerSpec.from_dict(files["spec"]).argv) or "(a Python cell)",
+        first_ids=tuple(files["first_ids"]),
+    )
+
+
+def export_files(files: Mapping[str, Any], out: BinaryIO) -> None:
+    """Write all files of a container of an image as one archive.
+
+    Parameters
+    ----------
+    files : mapping
+        As of `commit_files`.
+    out : binary file
+        Where it goes.
+
+    Raises
+    ------
+    ImageError
+        As `pack_stack`.
+    """
+    layers = [files["uppers"]["/"], *files["lower"]]
+    pack_stack(Stack(layers), out, tuple(files["first_ids"]))
 
 
 def apply_changes(runtime: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -19,6 +20,13 @@ from .store import Store, default_root
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Say = Callable[[str], None]
+_SPANS = {
+    "Interval": "interval",
+    "Timeout": "timeout",
+    "StartPeriod": "start_period",
+    "StartInterval": "start_interval",
+}
+"""Of a health check, in an image's configuration and in a spec."""
 
 
 class Prepared(NamedTuple):
@@ -145,6 +153,7 @@ def apply(spec: ContainerSpec, config: dict[str, Any], *, over_host: bool = Fals
     stop = config.get("StopSignal")
     return replace(
         spec,
+        **_health(spec, config.get("Healthcheck")),
         argv=argv,
         entrypoint=None,
         environment=(*base, *spec.environment),  # type: ignore[arg-type]
@@ -154,6 +163,22 @@ def apply(spec: ContainerSpec, config: dict[str, Any], *, over_host: bool = Fals
         exposed_ports=tuple(dict.fromkeys((*spec.exposed_ports, *_ports(config)))),
         stop_signal=str(stop) if stop and spec.stop_signal == "SIGTERM" else spec.stop_signal,
     )
+
+
+def _health(spec: ContainerSpec, given: Any) -> dict[str, Any]:
+    """Return the fields of an image's health check, where the user named none and did not refuse it."""
+    test = given.get("Test") if isinstance(given, dict) else None
+    if spec.health_cmd or spec.no_healthcheck or not isinstance(test, list) or len(test) < 2:
+        return {}
+    if test[0] not in ("CMD", "CMD-SHELL") or not all(isinstance(word, str) and "\0" not in word for word in test):
+        raise ImageError(f"the image's configuration is malformed: Healthcheck {test!r}")
+    made: dict[str, Any] = {"health_cmd": test[1] if test[0] == "CMD-SHELL" else shlex.join(test[1:])}
+    numbers = {key: n for key, n in given.items() if isinstance(n, int) and 0 < n < 2**63}
+    made["health_retries"] = min(numbers.pop("Retries", 0), 2**31 - 1)
+    for key, name in _SPANS.items():
+        if key in numbers:
+            made[f"health_{name}_seconds"] = numbers[key] / 1e9
+    return made
 
 
 def _ports(config: dict[str, Any]) -> tuple[tuple[int, str], ...]:

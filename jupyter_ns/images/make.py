@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from .record import Image, Layer, digest_of
 from .reference import Reference
@@ -63,6 +64,37 @@ def new_config(
 def encode(document: dict[str, Any]) -> bytes:
     """Encode a document as it is stored and hashed."""
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def make_layer(store: Store, below: Sequence[Layer], write: Callable[[BinaryIO], None], *, base: str = "") -> Layer:
+    """Make a layer of an archive that `write` writes; within `Store.adding`.
+
+    Parameters
+    ----------
+    store : Store
+        Where the layers below are.
+    below : sequence of Layer
+        Lowest first.
+    write : callable
+        Called with the file that the archive, not compressed, goes to.
+    base : str
+        What all of them lie on, as in `Image`.
+
+    Raises
+    ------
+    ImageError
+        As `write`, `Store.add_layer`.
+    """
+    with store.scratch() as scratch:
+        path = os.path.join(scratch, "blob")
+        with open(path, "wb") as out:
+            write(out)
+        with open(path, "rb") as raw:
+            ground = ("/",) if base else ()
+            diff_id, digest, _ = store.add_layer(raw, below=[one.diff_id for one in below], ground=ground)
+        size = os.path.getsize(path)
+        os.rename(path, store.blob_path(digest))
+    return Layer(diff_id=diff_id, digest=digest, media_type=OCI_LAYER, size=size)
 
 
 def add_image(

@@ -108,19 +108,26 @@ class Stack:
 
     def resolve(self, path: str) -> Found | None:
         """Return what is at a path, following symbolic links inside the stack."""
+        there = self._follow(path, missing=False)
+        return None if there is None else self.find(there)
+
+    def canonical(self, path: str) -> str | None:
+        """Return a path without symbolic links in it, also one of what is not there; None if they lead in a circle."""
+        return self._follow(path, missing=True)
+
+    def _follow(self, path: str, *, missing: bool) -> str | None:
         todo = [p for p in path.split("/") if p not in ("", ".")][::-1]
         done: list[str] = []
         links = 0
-        found = self.find("/")
         while todo:
             part = todo.pop()
             if part == "..":
                 done[-1:] = []
                 continue
             found = self.find("/".join([*done, part]))
-            if found is None:
+            if found is None and not missing:
                 return None
-            if stat.S_ISLNK(found.info.st_mode):
+            if found is not None and stat.S_ISLNK(found.info.st_mode):
                 links += 1
                 if links > _MAX_LINKS:
                     return None
@@ -130,7 +137,7 @@ class Stack:
                 todo += [p for p in target.split("/") if p not in ("", ".")][::-1]
             else:
                 done.append(part)
-        return self.find("/".join(done))
+        return "/".join(done)
 
     def read_text(self, path: str, most_bytes: int = 1 << 20) -> str:
         """Return the text of a regular file, or an empty one if there is none."""

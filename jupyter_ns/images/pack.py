@@ -11,8 +11,9 @@ import io
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from ..errors import ImageError
 from .merged import Stack, is_opaque, is_whiteout
@@ -30,11 +31,31 @@ _KINDS = {
 }
 
 
-class _Writer:
-    """Puts files into an archive: links once, times exactly, attributes but overlayfs's own."""
+class Writer:
+    """Puts files into an archive: links once, times exactly, attributes but overlayfs's own.
 
-    def __init__(self, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
-        self._first_ids = first_ids
+    Parameters
+    ----------
+    out : binary file
+        Where it goes; need not be seekable.
+    first_ids : tuple of int
+        What user 0 and group 0 are where the files are; it is subtracted.
+    owner : tuple of int, optional
+        User and group ID that all shall have.
+    mode : int, optional
+        Permissions that all but links shall have.
+    """
+
+    def __init__(
+        self,
+        out: BinaryIO,
+        first_ids: tuple[int, int] = (0, 0),
+        *,
+        owner: tuple[int, int] | None = None,
+        mode: int | None = None,
+    ) -> None:
+        self.first_ids = first_ids
+        self._owner, self._mode = owner, mode
         self._tar = tarfile.open(  # noqa: SIM115 (closed by `close`)
             fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20, errors="surrogateescape"
         )
@@ -50,7 +71,10 @@ class _Writer:
             return
         entry = tarfile.TarInfo(name)
         entry.type, entry.mode, entry.uid, entry.gid = kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
-        entry.uid, entry.gid = max(0, entry.uid - self._first_ids[0]), max(0, entry.gid - self._first_ids[1])
+        entry.uid, entry.gid = max(0, entry.uid - self.first_ids[0]), max(0, entry.gid - self.first_ids[1])
+        entry.uid, entry.gid = self._owner or (entry.uid, entry.gid)
+        if self._mode is not None and kind != tarfile.SYMTYPE:
+            entry.mode = self._mode
         seconds, rest = divmod(info.st_mtime_ns, 1_000_000_000)
         entry.mtime = seconds
         headers = {"mtime": f"{seconds}.{rest:09}"} if rest else {}
@@ -75,6 +99,17 @@ class _Writer:
             entry.pax_headers = headers
             entry.size = os.fstat(opened).st_size if kind == tarfile.REGTYPE else 0
             self._tar.addfile(entry, file if isinstance(file, io.BufferedReader) else None)
+
+    def put_directory(self, name: str) -> None:
+        """Put a directory that is nowhere yet."""
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
+        entry.uid, entry.gid = self._owner or (0, 0)
+        self._tar.addfile(entry)
+
+    def put_member(self, member: tarfile.TarInfo, data: IO[bytes] | None) -> None:
+        """Put what another archive has, as it says."""
+        self._tar.addfile(member, data)
 
     def put_empty(self, name: str) -> None:
         """Put a whiteout's empty file."""
@@ -110,7 +145,7 @@ def pack_layer(directories: Mapping[str, str] | str, out: BinaryIO, first_ids: t
     ImageError
         If a directory was renamed in a way that an archive cannot say (overlayfs's ``redirect_dir``).
     """
-    writer = _Writer(out, first_ids)
+    writer = Writer(out, first_ids)
     for path, directory in sorted({"/": directories}.items() if isinstance(directories, str) else directories.items()):
         prefix = f"{path.strip('/')}/".lstrip("/")
         root = os.open(directory, _DIRECTORY)
@@ -125,7 +160,7 @@ def pack_layer(directories: Mapping[str, str] | str, out: BinaryIO, first_ids: t
     writer.close()
 
 
-def _pack_directory(writer: _Writer, fd: int, prefix: str) -> None:
+def _pack_directory(writer: Writer, fd: int, prefix: str) -> None:
     if is_opaque(fd):
         writer.put_empty(f"{prefix}{OPAQUE}")
     for name in sorted(os.listdir(fd)):
@@ -146,11 +181,12 @@ def _pack_directory(writer: _Writer, fd: int, prefix: str) -> None:
                 os.close(below)
 
 
-def pack_stack(stack: Stack, out: BinaryIO) -> None:
-    """Write all files of merged layers as one archive."""
-    writer = _Writer(out)
+def pack_stack(stack: Stack, out: BinaryIO, first_ids: tuple[int, int] = (0, 0)) -> None:
+    """Write all files of merged layers as one archive; `first_ids`, as `pack_layer` takes them, are of the topmost."""
+    writer = Writer(out)
     try:
         for path, found in stack.walk():
+            writer.first_ids = first_ids if found.layer == 0 else (0, 0)
             writer.put(path, found.info, found.path)
     except RecursionError:
         raise ImageError("its directories lie too deep in one another to be written to an archive") from None
@@ -159,7 +195,7 @@ def pack_stack(stack: Stack, out: BinaryIO) -> None:
 
 def pack_tree(root: str, out: BinaryIO, *, wanted: Callable[[os.stat_result], bool] = lambda _: True) -> None:
     """Write a directory tree as an archive, without following links; entries that are not `wanted` are left out."""
-    writer = _Writer(out)
+    writer = Writer(out)
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name, info, parent, base in _walk(fd, "", wanted):

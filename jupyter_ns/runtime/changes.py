@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 MAX_CHANGES = 10_000
+MAX_PATH_BYTES = 1 << 20
+"""Of all paths together: what is told of a container's end is one frame, and the names are the container's choice."""
 
 
 class Below(Protocol):
@@ -64,16 +66,18 @@ def collect_changes(
     changes : list of (kind, path)
         Kinds as docker-diff(1): ``A``, ``C``, ``D``; a parent of an A or a D is a C.
     truncated : bool
-        Whether there were more than `MAX_CHANGES`.
+        Whether there were more than `MAX_CHANGES`, or longer ones than `MAX_PATH_BYTES`.
     """
     found: list[tuple[str, str]] = []
+    left_bytes = MAX_PATH_BYTES
     built = _Built(own, set(standing), first_ids, below)
     for layer in layers:
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
         for change in _walk(fd, layer.path.rstrip("/"), built):
+            left_bytes -= len(os.fsencode(change[1]))
+            if len(found) == MAX_CHANGES or left_bytes < 0:
+                return sorted(found, key=lambda c: c[1]), True
             found.append(change)
-            if len(found) > MAX_CHANGES:
-                return sorted(found[:MAX_CHANGES], key=lambda c: c[1]), True
     found += (("D", path) for path in built.gone)
     return sorted(found, key=lambda c: c[1]), False
 

@@ -89,7 +89,7 @@ def _inspect(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "namespaces": process.namespaces,
         "limits": [list(r) for r in process.limit_records],
         "cgroup": process.cgroup.paths if record.alive else {},
-        "weakened": [*registry.engine.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
+        "weakened": [*process.recipe.facts.weakened, *process.plan.weakened, *process.cgroup.notes],
         "shared": {
             kind: registry.records[of].name if of in registry.records else of[:12] for kind, of in record.spec.joins
         },
@@ -181,7 +181,7 @@ def _stop(
     timeout_s = record.spec.stop_timeout_seconds if timeout_s is None else timeout_s
     if timeout_s >= 0:
         process = record.process
-        registry.call_at(time.monotonic() + timeout_s, lambda: _stop_now(registry, record, process))
+        registry.call_at(time.monotonic() + timeout_s, lambda: _stop_now(registry, record, process), process)
     registry.event(record, "restart" if again else "stop")
     return LATER
 
@@ -361,6 +361,7 @@ def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
     record = registry.find(of)
     process = record.process
     recipe = process.recipe
+    image = record.request.get("image", {})
     return {
         "id": record.id,
         "name": record.name,
@@ -368,7 +369,10 @@ def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "detached": record.life.detach,
         "spec": record.spec.to_dict(),
         "request": record.request,
-        "image": record.request.get("image", {}).get("id", ""),
+        "image": image.get("id", ""),
+        "base": image.get("base", ""),
+        "lower": image.get("lower", []),
+        "engine": os.getpid(),
         "uppers": {path: f"/proc/{os.getpid()}/fd/{process.layer_fd}/{name}" for name, path in process.layers()},
         "first_ids": recipe.facts.private_ids[:2] if recipe.remapped else (0, 0),
     }

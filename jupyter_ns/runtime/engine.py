@@ -14,7 +14,6 @@ import gc
 import heapq
 import itertools
 import os
-import select
 import selectors
 import signal
 import socket
@@ -22,14 +21,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .. import core, namespaces
 from ..cgroups import Cgroup, Manager, NoManager, collect_stale, engine_key
 from ..cgroups.devices import ALL
 from ..cgroups.facts import changed
-from ..errors import ContainerError, EngineError, to_dict
+from ..errors import EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
 from ..plan.steps import Op
@@ -37,6 +36,7 @@ from ..spec import ContainerSpec, Limits
 from . import commands, joining, protocol
 from .blank import become
 from .entering import enter_container, start_again
+from .failing import told
 from .groups import answer
 from .inputs import limits_of
 from .parked import Parked
@@ -57,6 +57,15 @@ HEAP_LOOKS = 256
 """Containers from one look at the engine's heap to the next."""
 
 
+@dataclass(slots=True)
+class _Handlers:
+    """What is called for one descriptor, and whose it is."""
+
+    owner: Supervised | None
+    on_readable: Callable[[], None] | None = None
+    on_writable: Callable[[], None] | None = None
+
+
 class Engine:
     """The event loop and what it owns.
 
@@ -74,10 +83,10 @@ class Engine:
         self.sock.setblocking(False)
         self.sample_interval = SAMPLE_INTERVAL
         self._selector = selectors.EpollSelector()
-        self._handlers: dict[int, list[Callable[[], None] | None]] = {}
+        self._handlers: dict[int, _Handlers] = {}
         self._decoder = protocol.Decoder()
         self._out = Outgoing()
-        self._paused: dict[int, Callable[[], None]] = {}
+        self._paused: dict[int, tuple[Callable[[], None], Supervised]] = {}
         self._running = True
         self.containers: dict[str, Supervised] = {}
         self._timers: list[tuple[float, int, Supervised]] = []
@@ -89,6 +98,7 @@ class Engine:
         self._zygote: ZygoteClient | None = None
         self._heap_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
+        self._outdated = False
         self._spawned = 0
         self._unsent = False
         self._leaving = 0
@@ -130,24 +140,28 @@ class Engine:
 
     # ---- the loop ----
 
-    def watch(self, fd: int, on_readable: Callable[[], None]) -> None:
-        """Call `on_readable` whenever `fd` is readable or hung up."""
-        handlers = self._handlers.setdefault(fd, [None, None])
-        handlers[0] = on_readable
+    def watch(self, fd: int, on_readable: Callable[[], None], owner: Supervised | None = None) -> None:
+        """Call `on_readable` whenever `fd` is readable or hung up; what goes wrong then is its `owner`'s end."""
+        handlers = self._handlers.setdefault(fd, _Handlers(owner))
+        handlers.on_readable = on_readable
         self._register(fd)
 
-    def want_write(self, fd: int, on_writable: Callable[[], None], wanted: bool) -> None:
+    def want_write(
+        self, fd: int, on_writable: Callable[[], None], wanted: bool, owner: Supervised | None = None
+    ) -> None:
         """Call `on_writable` whenever `fd` takes bytes, or stop doing so."""
         if not wanted and fd not in self._handlers:
             return
-        handlers = self._handlers.setdefault(fd, [None, None])
-        if (handlers[1] is not None) != wanted:
-            handlers[1] = on_writable if wanted else None
+        handlers = self._handlers.setdefault(fd, _Handlers(owner))
+        if (handlers.on_writable is not None) != wanted:
+            handlers.on_writable = on_writable if wanted else None
             self._register(fd)
 
     def _register(self, fd: int) -> None:
         handlers = self._handlers[fd]
-        events = (selectors.EVENT_READ if handlers[0] else 0) | (selectors.EVENT_WRITE if handlers[1] else 0)
+        events = (selectors.EVENT_READ if handlers.on_readable else 0) | (
+            selectors.EVENT_WRITE if handlers.on_writable else 0
+        )
         known = fd in self._selector.get_map()
         if not events:
             if known:
@@ -181,10 +195,18 @@ class Engine:
             self._shut_down()
 
     def _dispatch(self, fd: int, mask: int) -> None:
-        for index, event in ((0, selectors.EVENT_READ), (1, selectors.EVENT_WRITE)):
-            handler = self._handlers.get(fd, (None, None))[index]
-            if mask & event and handler is not None:
+        for event, name in ((selectors.EVENT_READ, "on_readable"), (selectors.EVENT_WRITE, "on_writable")):
+            handlers = self._handlers.get(fd)
+            handler = getattr(handlers, name, None)
+            if not mask & event or handler is None:
+                continue
+            try:
                 handler()
+            except Exception as e:
+                if handlers is None or handlers.owner is None:
+                    raise
+                self.unwatch(fd)  # it would be called again at once
+                handlers.owner.fail(e)
 
     def schedule(self, container: Supervised, when: float) -> None:
         """Have `container` looked at at `when` (`time.monotonic`), in place of any time said before."""
@@ -198,7 +220,8 @@ class Engine:
         while timers and (timers[0][0] <= now or self._superseded(*timers[0])):
             when, order, container = heapq.heappop(timers)
             if not self._superseded(when, order, container):
-                self.schedule(container, container.tick(now))
+                with container.contained():
+                    self.schedule(container, container.tick(now))
         due = [*self._parked.tick(now), *self.registry.tick(now)]
         if timers:
             due.append(timers[0][0])
@@ -226,13 +249,8 @@ class Engine:
                 if handler is None:
                     raise EngineError(f"unknown request {kind}; this engine speaks version {protocol.VERSION}")
                 handler(container, payload)
-            except (ContainerError, OSError) as e:
-                self.tell(Kind.ERROR, container, to_dict(e))
-            except Exception as e:  # a defect: of this request, and not of every container of the notebook
-                traceback.print_exc()
-                self.tell(
-                    Kind.ERROR, container, to_dict(EngineError(f"a defect in jupyter_ns: {type(e).__name__}: {e}"))
-                )
+            except Exception as e:  # of this request, and not of every container of the notebook
+                self.tell(Kind.ERROR, container, to_dict(told(e)))
 
     def _with(self, container: str, action: Callable[[Supervised], None]) -> None:
         # A request may cross the container's end on the way: then there is nothing to do.
@@ -260,10 +278,11 @@ class Engine:
         assert self._mounts is not None and self._manager is not None
         if self._mounts.have_changed():
             self._parked.drop()
-            if not self._mounts.look_different():
-                return
+            self._outdated |= self._mounts.look_different()
+        if self._outdated:
             self._recipes.clear()
             self._facts, self._private_facts = look_again(self.facts, self._manager.facts), None
+            self._outdated = False  # not where it failed: the next run tries it again
             self._tell_facts()
 
     def _on_run(self, container: str, request: dict[str, Any]) -> None:
@@ -420,7 +439,7 @@ class Engine:
                         recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
                     )
                 made.adopt(pid, pidfd)
-                self.watch(pidfd, lambda: self._on_child_exit(made))
+                self.watch(pidfd, lambda: self._on_child_exit(made), made)
             made.watch_cgroup()
         except BaseException:
             made.discard()
@@ -445,16 +464,18 @@ class Engine:
     def _finalise_ended(self) -> None:
         for container in [c for c in self.containers.values() if c.state == "ended" and c.drained]:
             del self.containers[container.id]
+            if container.failure is None:
+                with container.contained():
+                    summary = container.summary()
+                    if container.attached:
+                        # Before whoever waits for the end is answered, but heard when its events have been noted.
+                        self.tell_soon(Kind.EXIT, container.id, summary)
             if container.failure is not None:
                 self._recipes.forget(container.recipe.key)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
                 container.dispose(keep_files=self.registry.failed(container))
                 continue
-            summary = container.summary()
-            if container.attached:
-                # Before whoever waits for the end is answered, but heard when its events have been noted.
-                self.tell_soon(Kind.EXIT, container.id, summary)
             keep_files = self.registry.ended(container, summary)
             self._flush()
             container.dispose(keep_files=keep_files)
@@ -526,8 +547,8 @@ class Engine:
         self.want_write(self.sock.fileno(), self._flush, not empty)
         if self._paused and self._out.size < HIGH_WATER:
             paused, self._paused = self._paused, {}
-            for fd, handler in paused.items():
-                self.watch(fd, handler)
+            for fd, (handler, owner) in paused.items():
+                self.watch(fd, handler, owner)
 
     def introduction(self, c: Supervised) -> dict[str, Any]:
         """Return what the kernel is told of a container that stands ready."""
@@ -537,7 +558,7 @@ class Engine:
             "pid": c.pid,
             "namespaces": c.namespaces,
             "limits": records,
-            "weakened": [*self.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
+            "weakened": [*c.recipe.facts.weakened, *c.plan.weakened, *c.cgroup.notes],
             "cgroup": c.cgroup.paths,
             "cgroup_join": list(c.cgroup.self_join_files),
         }
@@ -569,50 +590,47 @@ class Engine:
         """Whether much waits for the kernel to take it."""
         return self._out.size > HIGH_WATER // 2
 
-    def hold_back(self, fd: int, handler: Callable[[], None]) -> bool:
+    def hold_back(self, fd: int, handler: Callable[[], None], owner: Supervised) -> bool:
         """Stop reading `fd` while the kernel is slow to take what we have; return whether it is."""
         if self._out.size < HIGH_WATER:
             return False
         if fd not in self._paused:
-            self.unwatch(fd)
-            self._paused[fd] = handler
+            self._paused[fd] = handler, owner
+            if fd in self._handlers:
+                self._handlers[fd].on_readable = None  # what is to be written goes on
+                self._register(fd)
         return True
 
     # ---- the end ----
 
-    @staticmethod
-    def _wait_for_all(containers: list[Supervised]) -> None:
-        """Wait for processes that have been killed, in the order in which they end.
-
-        A PID 1 ends after all others of its namespace have been waited for, those of containers that joined it too.
-        """
-        poll = select.poll()
-        left = {c.pidfd: c.pid for c in containers if c.pidfd >= 0}
-        for pidfd in left:
-            poll.register(pidfd, select.POLLIN)
-        while left:
-            for pidfd, _ in poll.poll():
-                poll.unregister(pidfd)
-                with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
-                    os.waitpid(left.pop(pidfd), 0)
-
     def _shut_down(self) -> None:
-        self._parked.drop()
-        for container in list(self.containers.values()):
-            container.kill("killed")
-        if self._zygote is not None:
-            self._zygote.close()
-        self._wait_for_all([c for c in self.containers.values() if c.state != "ended" and c.pid])
-        for container in list(self.containers.values()):
-            if container.record is not None:
-                container.volumes = self.registry.volumes_of(container.record)
-            container.dispose()
-        self.registry.close()
+        # From the bottom up, each whatever comes of the others; and a container after what has entered it, for its
+        # PID 1 does not end before that has been waited for.
+        with contextlib.ExitStack() as last:
+            if self._manager is not None:
+                last.callback(self._manager.close)
+            last.callback(self.networks.close)
+            last.callback(self._end_removing)
+            last.callback(self.registry.close)
+            for container in self.containers.values():
+                last.callback(self._see_out, container)
+            if self._zygote is not None:
+                last.callback(self._zygote.close)
+            for container in self.containers.values():
+                last.callback(container.kill, "killed")
+            last.callback(self._parked.drop)
+
+    def _end_removing(self) -> None:
         for pidfd in list(self._removing):
             self._removed(pidfd)
-        self.networks.close()
-        if self._manager is not None:
-            self._manager.close()
+
+    def _see_out(self, container: Supervised) -> None:
+        if container.state != "ended" and container.pid:
+            with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
+                os.waitpid(container.pid, 0)
+        if container.record is not None:
+            container.volumes = self.registry.volumes_of(container.record)
+        container.dispose()
 
 
 def main(fd: int) -> None:

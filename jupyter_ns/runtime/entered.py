@@ -113,7 +113,8 @@ class Entered(Supervised):
     def on_exit(self, status: int) -> None:
         """The process has ended; what it left runs on in the container."""
         self.status = status
-        self.take_last_reports()
+        with self.contained():
+            self.take_last_reports()
         self.state = "ended"
 
     def summary(self) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _next(registry: Registry, record: Record) -> None:
     health, process = record.health, record.process
     early = health is not None and health.status == "starting" and _starting(record)
     wait_s = seconds(record.spec, "start_interval" if early else "interval")
-    registry.call_at(time.monotonic() + wait_s, lambda: _check(registry, record, process))
+    registry.call_at(time.monotonic() + wait_s, lambda: _check(registry, record, process), process)
 
 
 def _check(registry: Registry, record: Record, process: Any) -> None:
@@ -118,7 +118,7 @@ def _check(registry: Registry, record: Record, process: Any) -> None:
         _finish(registry, record, (began, time.time(), code, text))
 
     made.on_end = ended
-    registry.call_at(time.monotonic() + limit_s, give_up)
+    registry.call_at(time.monotonic() + limit_s, give_up, made)
 
 
 def _finish(registry: Registry, record: Record, result: tuple[float, float, int, bytes]) -> None:

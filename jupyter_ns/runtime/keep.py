@@ -11,6 +11,8 @@ import shutil
 import stat
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+MOST_PROBLEMS = 100
+"""Problems that are told one by one: their number and names are the container's choice."""
 _XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
@@ -33,7 +35,7 @@ def keep(staging_fd: int, layer: str, base: str, workdir: str, made: frozenset[s
     Returns
     -------
     list of str
-        What could not be kept, each with the reason.
+        What could not be kept, each with the reason; the last of many says how many more there are.
     """
     problems: list[str] = []
     relative = os.path.relpath(workdir, base)
@@ -49,7 +51,9 @@ def keep(staging_fd: int, layer: str, base: str, workdir: str, made: frozenset[s
         os.close(upper)
         return [f"{workdir}: {e.strerror}"]
     _apply(upper, lower, workdir.rstrip("/"), made, problems)
-    return problems
+    more = len(problems) - MOST_PROBLEMS
+    problems[MOST_PROBLEMS:] = [f"and {more} more"] if more > 0 else []
+    return [os.fsencode(text).decode(errors="backslashreplace") for text in problems]
 
 
 def _apply(upper: int, lower: int, path: str, made: frozenset[str], problems: list[str]) -> None:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..errors import ContainerError
 from . import blank
+from .failing import told
 from .recipes import Recipe
 from .supervised import Supervised
 
@@ -104,7 +104,8 @@ class Parked:
     def _make(self, recipe: Recipe) -> Supervised | None:
         try:
             return self._build(os.urandom(32).hex(), recipe, parked=True)
-        except (OSError, ContainerError):
+        except Exception as e:
+            told(e)
             return None  # not needed: the next run builds its own, and says what is wrong
 
     def tick(self, now: float) -> list[float]:
@@ -136,8 +137,11 @@ class Parked:
 
     def _drop_blank(self) -> None:
         if self._blank is not None:
-            self._blank.discard()
+            with self._blank.contained():
+                self._blank.discard()
             self._blank = None
 
     def _drop_one(self, key: bytes) -> None:
-        self._waiting.pop(key).container.discard()
+        container = self._waiting.pop(key).container
+        with container.contained():
+            container.discard()

@@ -131,7 +131,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
     (overlay_error,) = overlay(["/"])
     entries: list[RootEntry] = []
     parts: list[Submount] = []
-    if overlay_error and overlay(["/usr"]) == [""]:
+    if overlay_error and "" in overlay(_without_mounts("/", {m.path for m in mounts})):
         # The mounts that a user namespace inherits are locked, and what has such below cannot be a lower
         # layer (mount_namespaces(7)): so what has none is overlaid piece by piece.
         _split_root("/", {m.path for m in mounts}, overlay, entries, parts)
@@ -268,6 +268,12 @@ def _split_root(
             if key not in verdicts:
                 (verdicts[key],) = overlay([path])
             parts.append(Submount(path, "bind" if verdicts[key] else "overlay", verdicts[key]))
+
+
+def _without_mounts(directory: str, mounted: set[str]) -> list[str]:
+    """List the directories in `directory` at or below which nothing is mounted."""
+    found = (e.path for e in os.scandir(directory) if e.is_dir(follow_symlinks=False))
+    return sorted(path for path in found if not any(is_below(m, path) for m in mounted))
 
 
 def _holds_something(directory: str) -> bool:

@@ -28,6 +28,8 @@ HIGH_WATER = 16 * CHUNK
 """Bytes that may wait for a reader that is slow."""
 
 _LENGTH = struct.Struct(">I")
+_NAMES = "surrogateescape"
+"""How text is en- and decoded: a file's name may be any bytes, os.fsdecode."""
 
 
 class Kind(IntEnum):
@@ -66,7 +68,7 @@ def encode(kind: Kind, container: str = "", payload: Any = None) -> bytes:
     EngineError
         If it is longer than `MAX_FRAME`.
     """
-    body: bytes = msgpack.packb([int(kind), container, payload])
+    body: bytes = msgpack.packb([int(kind), container, payload], unicode_errors=_NAMES)
     if len(body) > MAX_FRAME:
         raise EngineError(f"a frame of {len(body)} bytes; at most {MAX_FRAME} are allowed")
     return _LENGTH.pack(len(body)) + body
@@ -103,7 +105,7 @@ class Decoder:
     @staticmethod
     def _decode(body: bytes) -> Frame:
         try:
-            kind, container, payload = msgpack.unpackb(body)
+            kind, container, payload = msgpack.unpackb(body, unicode_errors=_NAMES)
             return int(kind), str(container), payload
         except (ValueError, TypeError, msgpack.UnpackException) as e:
             raise EngineError(f"a malformed frame: {e}") from e

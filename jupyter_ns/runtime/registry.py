@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ContainerError, UsageError, to_dict
+from ..errors import UsageError, to_dict
 from ..spec import ContainerSpec
 from ..usage import Usage, without_amounts
 from . import health
 from .copies import Copies
+from .failing import told
 from .log import Log
 from .protocol import Kind
 
@@ -118,7 +119,7 @@ class Registry:
         self.events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self.event_followers: set[str] = set()
         self.copies = Copies()
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._calls: list[tuple[float, int, Callable[[], None], Supervised | None]] = []
         self._order = itertools.count()
 
     # ---- names ----
@@ -266,9 +267,10 @@ class Registry:
             return
         try:
             self.engine.start_again(record)
-        except (ContainerError, OSError) as e:
-            record.error, record.state = str(e), "exited"
-            self._answer(record, "start", error=e)
+        except Exception as e:
+            error = told(e)
+            record.error, record.state = str(error), "exited"
+            self._answer(record, "start", error=error)
 
     def forget(self, record: Record) -> None:
         """Remove a container that has no processes, and what it wrote."""
@@ -344,14 +346,16 @@ class Registry:
         elif record.process.attached:
             self.engine.tell(Kind.EVENT, record.process.id, list(event))
 
-    def call_at(self, when: float, action: Callable[[], None]) -> None:
-        """Have `action` called at `when` (`time.monotonic`)."""
-        heapq.heappush(self._calls, (when, next(self._order), action))
+    def call_at(self, when: float, action: Callable[[], None], owner: Supervised | None = None) -> None:
+        """Have `action` called at `when` (`time.monotonic`); what goes wrong then is its `owner`'s end."""
+        heapq.heappush(self._calls, (when, next(self._order), action, owner))
 
     def tick(self, now: float) -> list[float]:
         """Do what is due; return when to look again."""
         while self._calls and self._calls[0][0] <= now:
-            heapq.heappop(self._calls)[2]()
+            _, _, action, owner = heapq.heappop(self._calls)
+            with contextlib.nullcontext() if owner is None else owner.contained():
+                action()
         return [self._calls[0][0]] if self._calls else []
 
     def close(self) -> None:

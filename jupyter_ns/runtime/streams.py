@@ -103,11 +103,11 @@ class Streams:
 
     def watch(self) -> None:
         """Read from now on."""
-        self._engine.watch(self._ends.stdout, lambda: self._read("stdout", 1))
+        self._engine.watch(self._ends.stdout, lambda: self._read("stdout", 1), self._owner)
         if self._ends.stderr >= 0:  # a terminal has one output
-            self._engine.watch(self._ends.stderr, lambda: self._read("stderr", 2))
+            self._engine.watch(self._ends.stderr, lambda: self._read("stderr", 2), self._owner)
         if self._ends.channel is not None:
-            self._engine.watch(self._ends.channel.fileno(), self._read_channel)
+            self._engine.watch(self._ends.channel.fileno(), self._read_channel, self._owner)
 
     def read_out(self) -> bool:
         """Read what is in the standard streams, as far as a pipe usually holds; return whether that is all."""
@@ -126,8 +126,8 @@ class Streams:
         self._close_channel()
 
     def _read(self, name: str, number: int) -> None:
-        fd = getattr(self._ends, name)
-        if fd < 0 or (self._owner.followed and self._engine.hold_back(fd, lambda: self._read(name, number))):
+        fd, owner = getattr(self._ends, name), self._owner
+        if fd < 0 or (owner.followed and self._engine.hold_back(fd, lambda: self._read(name, number), owner)):
             return
         try:
             data = os.read(fd, CHUNK)
@@ -147,7 +147,7 @@ class Streams:
         for name, number in (("stdout", 1), ("stderr", 2)):
             self._read(name, number)
         channel = self._ends.channel
-        if channel is None or self._engine.hold_back(channel.fileno(), self._read_channel):
+        if channel is None or self._engine.hold_back(channel.fileno(), self._read_channel, self._owner):
             return
         try:
             data = channel.recv(CHUNK)
@@ -181,7 +181,7 @@ class Streams:
         except BrokenPipeError:  # the program does not read it (any more)
             self._to_stdin, self._stdin_ends = Outgoing(), True
         if self._to_stdin.size:
-            self._engine.want_write(fd, self._flush_stdin, True)
+            self._engine.want_write(fd, self._flush_stdin, True, self._owner)
         elif self._stdin_ends and self._owner.spec.tty:
             self._to_stdin.put(END_OF_TRANSMISSION)  # closing would hang up the terminal
             self._stdin_ends = False
@@ -205,7 +205,7 @@ class Streams:
             empty = self._to_channel.flush(channel)
         except (BrokenPipeError, ConnectionResetError):
             self._to_channel, empty = Outgoing(), True
-        self._engine.want_write(channel.fileno(), self._flush_channel, not empty)
+        self._engine.want_write(channel.fileno(), self._flush_channel, not empty, self._owner)
 
     def close_one(self, name: str) -> None:
         """Close one of our ends."""

@@ -11,14 +11,16 @@ import errno
 import fcntl
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import core
 from ..cgroups import sampler_of
 from ..cgroups.ancestors import Level, met
-from ..errors import ImageError, SetupError
+from ..errors import EngineError, ImageError, SetupError
 from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
@@ -26,6 +28,7 @@ from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
+from .failing import told
 from .joining import inside
 from .keep import keep
 from .protocol import Kind
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from .switchboard.attachment import Attachment
 
 IDLE_INTERVALS = 8
+FIRST_SAMPLE_S = 0.01
+"""From the start to the first sample; each later interval is twice as long, up to the regular one: what runs out of
+memory often does so within a tenth of a second, and is to have a curve."""
 PROCESSES = SAMPLE_FIELDS.index("pids")
 KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
 """Descriptors that hold what a container wrote, also after its end."""
@@ -87,6 +93,7 @@ class Supervised:
     next_sample: float = 0.0
     sample_interval_s: float = 0.0
     last_sample: tuple[Any, ...] = ()
+    sampled: float = 0.0
     due: float = 0.0
     """When the engine looks at it next (`Engine.schedule`)."""
     kill_at: float | None = None
@@ -133,7 +140,7 @@ class Supervised:
     def adopt(self, pid: int, pidfd: int) -> None:
         """Take charge of the child that was just made."""
         self.pid, self.pidfd = pid, pidfd
-        self.engine.watch(self.ends.report, self.on_report)
+        self.engine.watch(self.ends.report, self.on_report, self)
 
     def around_clone(self, child: dict[str, int]) -> contextlib.AbstractContextManager[None]:
         """Return the context in which its child is made."""
@@ -145,7 +152,7 @@ class Supervised:
         oom_fd = self.cgroup.oom_fd()
         if oom_fd is not None:
             self.oom_fd = oom_fd
-            self.engine.watch(oom_fd, self.on_oom)
+            self.engine.watch(oom_fd, self.on_oom, self)
 
     def hold(self) -> None:
         """Keep the image and the volumes, if there are any, from being removed.
@@ -261,11 +268,11 @@ class Supervised:
     def let_go(self) -> None:
         """Let the child go on to its payload, if it stands ready and is connected."""
         if self.state == "ready" and (self.network is None or self.network.connect()):
-            if self.network is not None and self.sampler is not None:
-                self.sampler.watch_network(self.pid)
             self.state = "running"
             self.started = time.monotonic()
-            with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end follows
+            with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # killed while it waited: its end follows
+                if self.network is not None and self.sampler is not None:
+                    self.sampler.watch_network(self.pid)
                 os.write(self.ends.go, b"g")
 
     def _keep(self, name: str, fd: int) -> None:
@@ -288,7 +295,7 @@ class Supervised:
         self.streams.watch()
         if self.spec.timeout_seconds is not None:
             self.deadline = self.started + self.spec.timeout_seconds
-        self.sample_soon()
+        self.sample_soon(FIRST_SAMPLE_S)
         self.engine.schedule(self, self.tick(self.started))
 
     # ---- running ----
@@ -352,6 +359,9 @@ class Supervised:
         """The kernel says that the memory limit was hit: where it killed somebody, all go."""
         self.cgroup.oom_ack()
         self.oom_hit = True
+        now = time.monotonic()
+        if self.state == "running" and now >= self.sampled + FIRST_SAMPLE_S:
+            self._sample(now)  # the victim has not yet given its memory back
         self._look_for_oom_kill()
         self.sample_soon()
 
@@ -383,14 +393,14 @@ class Supervised:
         # One that does nothing is looked at less and less often, down to every `IDLE_INTERVALS`-th time.
         idle = sample[1:] == self.last_sample[1:]
         regular_s = self.engine.sample_interval
-        self.sample_interval_s = min(2 * self.sample_interval_s, IDLE_INTERVALS * regular_s) if idle else regular_s
-        self.last_sample = sample
+        self.sample_interval_s = min(2 * self.sample_interval_s, IDLE_INTERVALS * regular_s if idle else regular_s)
+        self.last_sample, self.sampled = sample, now
         self.next_sample = max(self.next_sample + self.sample_interval_s, now)
         self.engine.tell_sample(self, relative(sample, self.base_sample, self.started))
 
-    def sample_soon(self) -> None:
-        """Take the next sample one regular interval from now, however idle the container has been."""
-        self.sample_interval_s = self.engine.sample_interval
+    def sample_soon(self, interval_s: float | None = None) -> None:
+        """Take the next sample one interval from now, by default a regular one, however idle the container has been."""
+        self.sample_interval_s = interval_s or self.engine.sample_interval
         self.next_sample = time.monotonic() + self.sample_interval_s
         self._look_by(self.next_sample)
 
@@ -412,17 +422,41 @@ class Supervised:
 
     # ---- the end ----
 
+    @contextlib.contextmanager
+    def contained(self) -> Iterator[None]:
+        """Have whatever goes wrong within be the end of this container, and of no other."""
+        try:
+            yield
+        except Exception as e:
+            self.fail(e)
+
+    def fail(self, error: Exception) -> None:
+        """End it: its user is told of this error in place of how it ended."""
+        if self.failure is None:
+            error = told(error)
+            if isinstance(error, OSError):
+                error = EngineError(
+                    f"the container was ended, for the engine could not look after it any longer: {error}"
+                )
+            self.failure = error
+        with contextlib.suppress(OSError):  # what it cannot do, the end of PID 1 does
+            self.kill("killed")
+        if self.status is not None:
+            self.state = "ended"
+
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
-        if "pid" not in self.namespaces or "pid" in self.spec.without or "pid" in self.spec.joined:
-            self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
+        self.status = status
+        with self.contained():
+            if "pid" not in self.namespaces or "pid" in self.spec.without or "pid" in self.spec.joined:
+                self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
         if self.leaving:
             self.leaving = False
             self.dispose(keep_files=self.keep_files)
             self.engine.leave(-1)
             return
-        self.status = status
-        self.take_last_reports()
+        with self.contained():
+            self.take_last_reports()
         self.state = "ended"
 
     def _on_done(self, code: int) -> None:
@@ -431,7 +465,7 @@ class Supervised:
         Where anything else runs in the container, its end is waited for.
         """
         self.streams.close_one("report")
-        if self.state != "running" or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
+        if self.state != "running" or self.reason or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
             return
         if not self.streams.read_out():
             return  # the cell has made a pipe larger
@@ -584,7 +618,10 @@ class Supervised:
         self.close_all(keep_files=keep_files)
         if self.sampler is not None:
             self.sampler.close()
-        self.cgroup.remove()
+        try:
+            self.cgroup.remove()
+        except OSError as e:  # EBUSY: a process is still in the kernel; it goes with the engine's own directory
+            print(f"jupyter_ns: {e}", file=sys.stderr)
         if self.volumes and not keep_files:
             self.engine.remove_volumes(*self.volumes)
             self.volumes = ()

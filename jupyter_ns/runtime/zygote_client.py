@@ -123,7 +123,10 @@ class ZygoteClient:
         self._send(message, [fds[name] for name in names])
 
     def _on_message(self) -> None:
-        data = self._sock.recv(1 << 16)
+        try:
+            data = self._sock.recv(1 << 16)
+        except ConnectionResetError:  # it was killed before it read our last message
+            data = b""
         if not data:
             self._on_death()
             return
@@ -139,13 +142,14 @@ class ZygoteClient:
             if container.ends.report >= 0:
                 container.adopt(pid, pidfd)
             elif pidfd >= 0:  # discarded while the zygote forked
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 os.close(pidfd)
         elif "failed" in message:
             container = self._waiting.pop(message["failed"])
             container.failure = OSError(message["errno"], os.strerror(message["errno"]))
             container.state = "ended"
-            container.ends.close()
+            container.streams.close()
         elif "exited" in message:
             container = self._children.pop(message["exited"])
             if container.ends.go >= 0:  # else it was parked, and has been discarded
@@ -158,9 +162,9 @@ class ZygoteClient:
         self._sock.close()
         self._process.wait()
         for container in [*self._waiting.values(), *self._children.values()]:
-            container.failure = container.failure or EngineError("the zygote process is gone; run the cell again")
-            container.cgroup.kill()
-            container.on_exit(9)
+            if container.ends.go >= 0:  # else it has been discarded
+                container.fail(EngineError("the zygote process is gone; run the cell again"))
+                container.on_exit(9)
 
     def close(self) -> None:
         """End the zygote."""

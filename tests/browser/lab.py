@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-START_SECONDS = 60.0
-CELL_SECONDS = 30.0
+START_SECONDS = 120.0
+CELL_SECONDS = 120.0
 NOTEBOOK = "Übung mit Räumen.ipynb"
 
 _NOTEBOOK = "window.jupyterapp.shell.currentWidget.content"
@@ -147,7 +147,7 @@ class Notebook:
 
     def click(self, selector: str) -> None:
         """Click on the last element that a CSS selector finds in the page."""
-        self.page.locator(selector).last.click(timeout=5000)
+        self.page.locator(selector).last.click(timeout=60_000)
 
     def command(self, name: str) -> None:
         """Execute a command of JupyterLab, and wait for it."""

@@ -48,10 +48,10 @@ def plot_of(notebook: Notebook) -> Any:
     return plot
 
 
-def test_card_lives_then_stays(notebook: Notebook) -> None:
+def test_card_lives_then_stays(notebook: Notebook, tmp_path: Path) -> None:
     notebook.start(
-        "%%container --mem 128m --cpus 0.5 --name spinner sh\n"
-        "end=$(( $(date +%s) + 4 )); while [ $(date +%s) -lt $end ]; do :; done; echo counted"
+        f"%%container --mem 128m --cpus 0.5 --name spinner -v {tmp_path}:/srv sh\n"
+        "while [ ! -e /srv/seen ]; do :; done; echo counted"
     )
     first = notebook.wait_for(notebook.label, "the live plot")
     assert notebook.prompt() == "[*]:"
@@ -59,6 +59,7 @@ def test_card_lives_then_stays(notebook: Notebook) -> None:
     assert notebook.prompt() == "[*]:"
     assert "of 50 %" in second and "of 128MiB" in second
     assert notebook.count("button.jupyter-button") == int(BUTTONS_ANSWER)
+    (tmp_path / "seen").touch()
     notebook.wait_for_end()
     notebook.wait_for(lambda: notebook.count(PLOT), "the frozen plot")
     assert notebook.count("svg[aria-label]") == notebook.count("button") == 0
@@ -101,16 +102,28 @@ def test_much_output_is_cut_and_the_card_is_there(notebook: Notebook) -> None:
     assert notebook.run("len(_container.stdout) > 4194304").split()[-1] == "True"
 
 
+TURNS = """%%container --quiet python3 -S
+import fcntl, sys, termios, time
+for i in 1, 2, 3:
+    for stream, name in (sys.stdout, "out"), (sys.stderr, "err"):
+        print(name, i, file=stream, flush=True)
+        while any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4))):
+            time.sleep(0.01)
+"""
+"""Each line once the one before has been read."""
+
+
 def test_both_streams_are_shown_in_the_order_written(notebook: Notebook) -> None:
-    notebook.run("%%container --quiet sh\nfor i in 1 2 3; do echo out $i; echo err $i >&2; sleep 0.05; done")
+    notebook.run(TURNS)
     assert notebook.text().split() == ["out", "1", "err", "1", "out", "2", "err", "2", "out", "3", "err", "3"]
 
 
-def test_the_live_card_fits(notebook: Notebook) -> None:
-    notebook.start("%%container --mem 64m sh\nsleep 3")
+def test_the_live_card_fits(notebook: Notebook, tmp_path: Path) -> None:
+    notebook.start(f"%%container --mem 64m -v {tmp_path}:/srv sh\nuntil [ -e /srv/seen ]; do sleep 0.1; done")
     notebook.wait_for(lambda: notebook.count("table"), "the namespaces")
     widths = "['scrollWidth', 'clientWidth'].map(w => node.querySelector('.jp-OutputArea-output .widget-vbox')[w])"
     wanted, there = notebook._active(widths)
+    (tmp_path / "seen").touch()
     notebook.wait_for_end()
     assert wanted <= there
 
@@ -118,7 +131,7 @@ def test_the_live_card_fits(notebook: Notebook) -> None:
 def test_input_asks(notebook: Notebook) -> None:
     notebook.start('%%container\nprint("hello", input("Name? "))')
     box = notebook.page.locator("input.jp-Stdin-input")
-    box.wait_for(timeout=15_000)
+    box.wait_for(timeout=60_000)
     box.fill("Zoë")
     box.press("Enter")
     notebook.wait_for_end()

@@ -10,13 +10,13 @@ import shutil
 import stat
 import subprocess
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from archives import archive, entry, symlink
+from tools import needs, tool
 
 from jupyter_ns.errors import ImageError
 from jupyter_ns.images import archive as archives
@@ -28,34 +28,9 @@ from jupyter_ns.images.store import Store
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other tools unpack owners as root only")
 
 
-def needs(*tools: str) -> pytest.MarkDecorator:
-    missing = [t for t in tools if shutil.which(t) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
-
-
-def tool(*words: str | Path) -> str:
-    """Run a tool; return what it prints."""
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture
-def podman() -> Iterator[Callable[..., str]]:
-    """Give podman a store of its own."""
-    tmp_path = Path(tempfile.mkdtemp(prefix="jns-", dir="/tmp"))  # podman wants a short path
-    base = ["--root", tmp_path / "podman", "--runroot", tmp_path / "run", "--storage-driver", "overlay"]
-    yield lambda *words: tool("podman", *base, *words)
-    subprocess.run(["podman", *map(str, base), "unmount", "--all"], capture_output=True, check=False)
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for mount in reversed([m for m in mounts if m.startswith(str(tmp_path))]):
-        subprocess.run(["umount", "-l", mount], check=True)
-    shutil.rmtree(tmp_path)
 
 
 def describe_tree(root: str | Path) -> dict[str, tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from processes import soon
 
 from jupyter_ns.cgroups import (
     SAMPLE_FIELDS,
@@ -27,7 +28,6 @@ from jupyter_ns.cgroups import (
     probe,
     read_layout,
 )
-from jupyter_ns.cgroups.processes import wait_ended
 from jupyter_ns.errors import UnsupportedError, UsageError
 from jupyter_ns.spec import Limits
 
@@ -56,7 +56,7 @@ def no_leaks() -> Iterator[None]:
 
     before = state()
     yield
-    assert state() == before
+    assert [now - then for now, then in zip(state(), before, strict=True)] == [set(), set()]
 
 
 def engines(directory: str) -> list[str]:
@@ -281,17 +281,18 @@ BUSY = "held = bytearray(b'x') * (1 << 20)\nprint('busy', flush=True)\nwhile Tru
 
 @needs("cpu")
 def test_cpu_limit_throttles(run: Callable[..., Run]) -> None:
-    started = run(BUSY, Limits(nano_cpus=200_000_000))
+    """A limit so low that it binds although others want the processors too."""
+    started = run(BUSY, Limits(nano_cpus=50_000_000))
     assert started.line() == "busy"
     with Sampler(started.cgroup) as sampler:
         first = dict(zip(SAMPLE_FIELDS, sampler.sample(), strict=True))
         time.sleep(1)
         last = dict(zip(SAMPLE_FIELDS, sampler.sample(), strict=True))
-    assert last["time_s"] - first["time_s"] == pytest.approx(1, abs=0.5)
+    assert last["time_s"] - first["time_s"] >= 1
     assert last["throttled_s"] > first["throttled_s"]
     assert last["throttled_periods"] > first["throttled_periods"]
     share = (last["cpu_s"] - first["cpu_s"]) / (last["time_s"] - first["time_s"])
-    assert 0.02 < share < 0.35
+    assert 0.002 < share < 0.2
     assert last["pids"] == 1
     assert last["memory_bytes"] >= MIB
 
@@ -305,11 +306,7 @@ def test_frozen_processes_use_no_time(run: Callable[..., Run]) -> None:
         time.sleep(0.2)
         assert sampler.sample()[1] == used_s
         started.cgroup.thaw()
-        for _ in range(200):
-            time.sleep(0.01)
-            if sampler.sample()[1] != used_s:
-                break
-        assert sampler.sample()[1] > used_s
+        assert soon(lambda: sampler.sample()[1] > used_s)
     started.cgroup.freeze()
     started.cgroup.kill()  # also a frozen one
     assert started.end() == -signal.SIGKILL
@@ -452,7 +449,7 @@ def test_only_dead_engines_are_collected() -> None:
         assert live_key not in {key for keys in said for key in keys}
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        assert poll.poll(5_000)  # the orphan has ended
+        assert poll.poll(30_000)  # the orphan has ended
         os.kill(child, 0)
         for base in FACTS.bases:
             assert not os.path.exists(f"{base.directory}/jupyter_ns/{dead_key}")
@@ -504,12 +501,3 @@ def test_delegated_leaf(uid: int) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(top)
-
-
-def test_nobody_waits_for_a_process_that_has_left_its_cgroup() -> None:
-    """A PID 1 that was killed ends after those who have entered its namespace, whom the waiting engine would reap."""
-    with subprocess.Popen(["sleep", "1000"]) as going_on:
-        asked: list[bool] = []
-        wait_ended([os.pidfd_open(going_on.pid)], 3600, lambda: bool(asked.append(True)) or len(asked) > 1)
-        assert len(asked) == 2 and going_on.poll() is None
-        going_on.kill()

@@ -7,25 +7,17 @@ import json
 import os
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from docker_shell import Docker
 from IPython.core.error import UsageError
+from processes import soon
 
 from jupyter_ns.errors import ContainerExitError, ImageError
 from jupyter_ns.lifecycle import ask
 
 pytestmark = pytest.mark.needs("overlay")
-
-
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 # ---- attach, exec -d ----
@@ -34,7 +26,7 @@ def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
 def test_attach_gives_the_cells_text_to_a_shell_that_waits(docker: Docker) -> None:
     docker("run -d -i --name box host sh")
     assert docker("inspect -f '{{.Config.OpenStdin}}' box") == "true\n"
-    assert docker("attach --timeout 1 box", "name=value; hostname\n") == docker("ps -q")
+    assert docker("attach --timeout 3 box", "name=value; hostname\n") == docker("ps -q")
     assert docker("attach box", "echo $name; exit 5\n") == "value\n"
     assert docker("wait box") == "5\n"
 

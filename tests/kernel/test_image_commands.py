@@ -156,7 +156,7 @@ def test_info(docker: Docker) -> None:
         ("images --foo", "unknown option --foo"),
         ("volume create a/b", "invalid characters"),
         ("history", "requires 1 argument"),
-        ("build .", "Dockerfiles are not built"),
+        ("build .", "failed to read dockerfile ./Dockerfile: No such file"),
         ("load", "load -i FILE"),
         ("import -", "or - and < FILE"),
         ("pull host", "here already"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from detached import detached
+from processes import soon
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import EngineClient, get_client
@@ -31,14 +32,6 @@ ASKED_TO_STOP = "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0
 
 def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
-
-
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until something is true; return whether it came to be."""
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 @contextlib.contextmanager
@@ -173,8 +166,11 @@ def test_remove_of_a_running_one_wants_force() -> None:
 
 
 def test_rm_removes_it_when_it_ends() -> None:
-    with detached("sleep", "0.2", rm=True) as container:
-        assert ask("wait", of=container.id, condition="removed") == 0
+    with ready(rm=True) as container:
+        removal = Request("wait", of=container.id, condition="removed")
+        container.kill("SIGTERM")
+        assert removal.wait() == 3
+        removal.close()
         assert [r for r in ask("list") if r["id"] == container.id] == []
 
 
@@ -327,6 +323,7 @@ def test_pause_freezes_and_unpause_goes_on() -> None:
     with ready("echo ready; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done") as container:
         container.pause()
         assert container.status == "paused"
+        get_client().sync()  # what it wrote before has been read
         frozen = container.logs()
         time.sleep(0.2)
         assert container.logs() == frozen
@@ -368,7 +365,9 @@ def test_update_of_a_container_that_is_waited_for_is_told_to_its_cell() -> None:
             self.request = Request("update", of=container.id, limits={"memory_bytes": 96 * MIB}, restart="")
 
     sink = Updating()
-    spec = ContainerSpec(argv=("sleep", "0.3"), workdir="/")
+    limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
+    until_moved = f'until [ "$({limit})" = {96 * MIB} ]; do sleep 0.02; done'
+    spec = ContainerSpec(argv=("sh", "-c", until_moved), workdir="/")
     container = Run(get_client(), spec, sink).execute()
     sink.request.wait()
     sink.request.close()
@@ -407,7 +406,7 @@ def test_exec_gets_no_descriptor_of_the_engines() -> None:
 
 
 def test_exec_is_not_counted_twice() -> None:
-    with ready("echo ready; exec sleep 100") as container:
+    with detached("sleep", "100") as container:
         processes = container.exec("ps", "-e", "-o", "comm=").stdout.split()
         assert sorted(processes) == ["ps", "sleep"]
 
@@ -482,17 +481,17 @@ def test_the_program_that_enters_cannot_be_opened_from_inside() -> None:
 
 
 def test_health_follows_the_command() -> None:
-    options = {"health_cmd": "cat /root/well", "health_interval": "50ms", "health_retries": 2}
-    with ready("touch /root/well; echo ready; sleep 100", name="patient", **options) as container:
+    options = {"health_cmd": "! cat /root/ill", "health_interval": "50ms", "health_retries": 2}
+    with detached("sleep", "100", name="patient", **options) as container:
         health = lambda: ask("inspect", of="patient")["health"]  # noqa: E731
         assert soon(lambda: health() == "healthy")
-        container.exec("rm", "/root/well")
+        container.exec("sh", "-c", "echo fever > /root/ill")
         assert soon(lambda: health() == "unhealthy")
         found = ask("inspect", of="patient")
         assert found["failing_streak"] >= 2
-        assert found["health_log"][-1][2] == 1 and "No such file" in found["health_log"][-1][3]
+        assert found["health_log"][-1][2:] == [1, "fever\n"]
         assert len(found["health_log"]) <= 5
-        container.exec("touch", "/root/well")
+        container.exec("rm", "/root/ill")
         assert soon(lambda: health() == "healthy")
     actions = [e["action"] for e in ask("events") if e["id"] == container.id and e["action"].startswith("health")]
     assert actions == ["health_status: healthy", "health_status: unhealthy", "health_status: healthy"]
@@ -551,10 +550,10 @@ def test_events_in_order() -> None:
 def test_an_interrupt_ends_the_waiting_only() -> None:
     with ready() as container:
         request = Request("wait", of=container.id)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
         before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         try:
             with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
                 request.wait()
         finally:
             signal.signal(signal.SIGALRM, before)

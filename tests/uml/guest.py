@@ -109,7 +109,7 @@ def run(
     root: str = "overlay",
     kargs: str = "",
     kernel: str = "",
-    timeout_s: float = 300.0,
+    timeout_s: float = 800.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a fresh guest.
 

@@ -79,7 +79,7 @@ print("ANSWER", json.dumps({
 """
 
 
-pytestmark = pytest.mark.rung("crippled")
+pytestmark = [pytest.mark.rung("crippled"), pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

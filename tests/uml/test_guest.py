@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 USER = 65534
+pytestmark = pytest.mark.timeout(900)
 PYTEST = (
     "-m",
     "pytest",
@@ -125,6 +126,28 @@ print(c.reason, c.exit_code, [r.file for r in c.limits if r.name == "memory_byte
 def test_out_of_memory(uid: int, delegated: bool, file: str) -> None:
     lines = evaluate(OOM, uid=uid, delegated=delegated)
     assert lines[-1] == f"oom 137 ['{file}']"
+
+
+IMAGES = """
+import os, shlex, tempfile, time
+os.environ["JUPYTER_NS_DATA"] = tempfile.mkdtemp()
+from jupyter_ns.frontend.commands import table
+from jupyter_ns.frontend.commands.console import Console
+def docker(line, cell=None):
+    table.dispatch(Console(cell=cell), shlex.split(line))
+docker("build -q -t made -", "FROM busybox\\nRUN echo one > /one; chmod 600 /one\\nWORKDIR /w\\n")
+c = run("sh", "-c", "cat /one > two; echo up; exec sleep 100", image="made", detach=True)
+while not c.logs():
+    time.sleep(0.02)
+docker(f"commit {c.name} again")
+print(run("sh", "-c", "cat /one two; pwd", image="again").stdout.split())
+"""
+
+
+@pytest.mark.rung("user-v2")
+def test_images_of_a_user_with_a_delegated_cgroup() -> None:
+    lines = evaluate(IMAGES, uid=USER)
+    assert lines[2:] == ["['one', 'one', '/w']"]  # and nothing about a container that would not stand still
 
 
 @pytest.mark.rung("root-v2")

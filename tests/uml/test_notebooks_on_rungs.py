@@ -72,7 +72,7 @@ def told_of_no_run(cell: dict[str, Any]) -> bool:
 
 
 @pytest.mark.notebooks
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NOTEBOOKS)
 @pytest.mark.parametrize("machine", [pytest.param(m, marks=pytest.mark.rung(m.rung), id=m.rung) for m in MACHINES])
 def test_runs_to_its_end_and_says_what_is_lacking(machine: Machine, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_runs_to_its_end_and_says_what_is_lacking(machine: Machine, name: str, m
     done = guest.run(
         ["env", *environ, sys.executable, "-c", EXECUTE, f"notebooks/{name}.ipynb"],
         uid=machine.uid, delegated=machine.delegated, setup=machine.setup, root=machine.root,
-        kernel=machine.kernel, timeout_s=550,
+        kernel=machine.kernel, timeout_s=800,
     )  # fmt: skip
     answers = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     assert answers, done.stdout

@@ -27,7 +27,7 @@ def attempt(*words, **options):
     except ContainerError as e:
         print("ANSWER", type(e).__name__, e)
 """
-pytestmark = [pytest.mark.rung("old-kernel"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rung("old-kernel"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def _old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def python(*arguments: str, uid: int = 0) -> subprocess.CompletedProcess[str]:
     return guest.run(
-        [*ENVIRON, sys.executable, *arguments], uid=uid, root="parts", kernel=guest.OLD_KERNEL, timeout_s=550
+        [*ENVIRON, sys.executable, *arguments], uid=uid, root="parts", kernel=guest.OLD_KERNEL, timeout_s=800
     )
 
 

@@ -71,8 +71,6 @@ class Command:
         How many arguments it takes.
     interspersed : bool
         Whether options may follow arguments.
-    anything : bool
-        Whether every word is an argument, for it refuses them all.
     """
 
     name: str
@@ -83,7 +81,6 @@ class Command:
     least: int = 0
     most: int = 10_000
     interspersed: bool = True
-    anything: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
     def help_text(self) -> str:
@@ -130,9 +127,7 @@ def parse(command: Command, words: list[str]) -> Parsed:
     arguments: list[str] = []
     rest = iter(words)
     for word in rest:
-        if command.anything and word not in ("-h", "--help"):
-            arguments.append(word)
-        elif word == "--":
+        if word == "--":
             arguments += rest
         elif len(word) < 2 or word[0] != "-":
             arguments += [word] if command.interspersed else [word, *rest]

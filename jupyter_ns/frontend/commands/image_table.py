@@ -5,24 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ...errors import UsageError
-from .console import Console
-from .grammar import Command, Flag, Parsed, filter_pair
+from .building import BUILD
+from .grammar import Command, Flag, filter_pair
 from .images import run_history, run_images, run_inspect, run_layers, run_prune, run_rmi, run_tag
 from .transfers import run_import, run_load, run_login, run_logout, run_pull, run_push, run_save
 
 _FORMAT = Flag(flags=("--format",), help="table, table TEMPLATE, json or a Go template", metavar="FORMAT")
 _NO_TRUNC = Flag(flags=("--no-trunc",), help="Do not cut what is long")
 _QUIET = Flag(flags=("-q", "--quiet"), help="Only IDs")
-_NO_BUILD = (
-    "Dockerfiles are not built here. Take their steps in a container, and commit it: `docker run --name made IMAGE "
-    "sh -c 'STEPS'`, `docker cp FILE made:/PATH`, `docker commit made NAME`"
-)
-
-
-def run_build(_console: Console, _given: Parsed) -> None:
-    """Refuse, with the reason."""
-    raise UsageError(f"build: {_NO_BUILD}")
 
 
 def _row(name: str, usage: str, text: str, run: Any, least: int, most: int, *flags: Flag) -> Command:
@@ -89,7 +79,7 @@ _ROWS: tuple[Command, ...] = (
          Flag(flags=("-p", "--password"), help="Password; it would stay in the notebook", metavar="TEXT"),
          Flag(flags=("--password-stdin",), help="The password is the cell's text")),
     _row("logout", "[SERVER]", "Forget a registry's password", run_logout, 0, 1),
-    Command(name="build", usage="…", help=f"Refused: {_NO_BUILD}", run=run_build, anything=True),
+    BUILD,
 )  # fmt: skip
 _ALSO = {
     "image ls": "images",

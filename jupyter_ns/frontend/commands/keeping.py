@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 from ...container import Container
 from ...errors import UnsupportedError
 from ...images import elsewhere
-from ...images.commit import HOST_RUNTIME, apply_changes, commit
-from ...images.merged import Stack
-from ...images.pack import pack_stack
+from ...images.commit import commit_files, export_files
 from ...images.reference import parse_reference
 from ...images.store import Store
 from ...interchange.bundle import write_bundle
@@ -52,19 +50,23 @@ def _subject(console: Console, name: str) -> _Subject:
 
 
 @contextlib.contextmanager
-def _standing_still(name: str, pause: bool) -> Iterator[dict[str, Any]]:
+def _standing_still(console: Console, name: str, pause: bool) -> Iterator[dict[str, Any]]:
     """Hold a container still while its files are read, and give what the engine says of them."""
-    if elsewhere.needed():
+    if client_of(name).facts.guest:
         raise UnsupportedError(
-            "what a container wrote lies in its engine's user namespace, which only root can read from outside; "
-            "bring files out with cp"
+            f"{name} is in a guest, whose files are in the guest's own memory; bring out with cp what is to be kept"
         )
-    data: dict[str, Any] = ask("files", of=name)
-    paused = pause and data["state"] == "running"
+    files: dict[str, Any] = ask("files", of=name)
+    del files["request"]  # no part of what is on disk, and of any length
+    paused = pause and files["state"] == "running"
     if paused:
-        ask("pause", of=name)
+        try:
+            ask("pause", of=name)
+        except UnsupportedError as e:  # no freezer: as with --pause=false, and said
+            console.error(f"{name} runs on meanwhile: {e}\n")
+            paused = False
     try:
-        yield data
+        yield files
     finally:
         if paused:
             ask("unpause", of=name)
@@ -72,24 +74,16 @@ def _standing_still(name: str, pause: bool) -> Iterator[dict[str, Any]]:
 
 def run_commit(console: Console, given: Parsed) -> None:
     """Make an image of a container."""
-    name, *target = given.arguments
-    names = [parse_reference(text) for text in target]
-    store = Store()
-    with _standing_still(name, given.get("pause", True)) as data:
-        base = store.image(data["image"]) if data["image"] else None
-        runtime = apply_changes(base.runtime if base else HOST_RUNTIME, given.get("change", []))
-        image = commit(
-            store,
-            base,
-            data["uppers"],
-            names,
-            runtime=runtime,
-            author=given.get("author", ""),
-            message=given.get("message", ""),
-            created_by=shlex.join(ContainerSpec.from_dict(data["spec"]).argv) or "(a Python cell)",
-            first_ids=tuple(data["first_ids"]),
-        )
-    console.line(image.id)
+    name, *names = given.arguments
+    for text in names:
+        parse_reference(text)
+    with _standing_still(console, name, given.get("pause", True)) as files:
+        arguments = files, names, given.get("change", []), given.get("author", ""), given.get("message", "")
+        if elsewhere.needed():
+            image = elsewhere.call("commit", *arguments, beside=files["engine"])
+        else:
+            image = commit_files(Store(), *arguments).id
+    console.line(image)
 
 
 def run_export(console: Console, given: Parsed) -> None:
@@ -109,18 +103,17 @@ def run_export(console: Console, given: Parsed) -> None:
             console.error(f"not in the bundle: {note}\n")
         console.line(f"crun run --bundle {shlex.quote(os.path.abspath(directory))} {subject.name}")
         return
-    with _standing_still(name, True) as data, output(console, given.get("output", ""), "export") as out:
-        if not data["request"].get("image", {}).get("lower") or data["request"]["image"].get("base"):
+    with _standing_still(console, name, True) as files, output(console, given.get("output", ""), "export") as out:
+        if not files["lower"] or files["base"]:
             raise UnsupportedError(
                 f"export: {name} has this machine's own files, and all of them would be in the archive; commit keeps "
                 "what it changed, and cp brings files out"
             )
-        first_ids = data["first_ids"]
-        if any(first_ids):
-            raise UnsupportedError(
-                "export: the owners of its files are mapped (--userns private); commit it, then save"
-            )
-        pack_stack(Stack([data["uppers"]["/"], *data["request"]["image"]["lower"]]), out)
+        if elsewhere.needed():
+            out.flush()
+            elsewhere.call("export", files, out.fileno(), beside=files["engine"], fds=(out.fileno(),))
+        else:
+            export_files(files, out)
 
 
 def run_docker_command(console: Console, given: Parsed) -> None:

@@ -16,8 +16,8 @@ STORED: dict[str, Command] = {command.name: command for command in (*IMAGES, *ST
 _BY_ANYBODY = frozenset(
     f"{group}{name}"
     for group, listed in (
-        ("", "images tag save push login logout info"),
-        ("image ", "ls list inspect tag save push"),
+        ("", "images tag save push login logout info build"),
+        ("image ", "ls list inspect tag save push build"),
         ("volume ", "ls create inspect"),
         ("system ", "df info"),
         ("network ", "ls create inspect rm prune connect disconnect"),

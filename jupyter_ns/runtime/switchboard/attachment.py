@@ -141,13 +141,14 @@ class Attachment:
         container = self.container
         if container is None or container.state == "ended":
             return
-        if error is not None:
-            self._fail(error)
-            return
-        self.records += [LimitRecord(*r) for r in result or ()]
-        if not self._unanswered:
-            self.connected = True
-            container.on_connected()
+        with container.contained():
+            if error is not None:
+                self._fail(error)
+                return
+            self.records += [LimitRecord(*r) for r in result or ()]
+            if not self._unanswered:
+                self.connected = True
+                container.on_connected()
 
     # ---- while it runs ----
 
