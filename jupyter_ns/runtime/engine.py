@@ -14,7 +14,6 @@ import gc
 import heapq
 import itertools
 import os
-import select
 import selectors
 import signal
 import socket
