@@ -1,4 +1,7 @@
-"""Shared by all tests: an engine for the session, honest skips, and a search for what a test left behind."""
+"""Shared by all tests: an engine for the session, honest skips, and a search for what a test left behind.
+
+The only one below this directory: tests import from `conftest`, and of several the one loaded last has that name.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import contextlib
 import glob
 import json
 import os
+import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +21,7 @@ from typing import Any
 import pytest
 from docker_shell import Docker
 from rungs import RUNGS, native
+from tools import tool
 
 from jupyter_ns.cgroups.facts import CgroupFacts
 from jupyter_ns.cgroups.processes import start_time
@@ -222,6 +228,19 @@ def docker(engine: Callable[[], EngineClient], capsys: pytest.CaptureFixture[str
     yield Docker(capsys)
     for row in ask("list"):
         ask("remove", of=row["id"], force=True)
+
+
+@pytest.fixture
+def podman() -> Iterator[Callable[..., str]]:
+    """Give podman a store of its own."""
+    tmp_path = Path(tempfile.mkdtemp(prefix="jns-", dir="/tmp"))  # podman wants a short path
+    base = ["--root", tmp_path / "podman", "--runroot", tmp_path / "run", "--storage-driver", "overlay"]
+    yield lambda *words: tool("podman", *base, *words)
+    subprocess.run(["podman", *map(str, base), "unmount", "--all"], capture_output=True, check=False)
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in reversed([m for m in mounts if m.startswith(str(tmp_path))]):
+        subprocess.run(["umount", "-l", mount], check=True)
+    shutil.rmtree(tmp_path)
 
 
 def sync(client: EngineClient) -> None:

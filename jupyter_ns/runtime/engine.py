@@ -14,6 +14,7 @@ import gc
 import heapq
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
@@ -602,9 +603,23 @@ class Engine:
 
     # ---- the end ----
 
+    def _wait_for_all(self) -> None:
+        """Wait for processes that have been killed, in the order in which they end.
+
+        A PID 1 ends after all others of its namespace have been waited for, those of containers that joined it too.
+        """
+        poll = select.poll()
+        left = {c.pidfd: c.pid for c in self.containers.values() if c.state != "ended" and c.pid and c.pidfd >= 0}
+        for pidfd in left:
+            poll.register(pidfd, select.POLLIN)
+        while left:
+            for pidfd, _ in poll.poll():
+                poll.unregister(pidfd)
+                with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
+                    os.waitpid(left.pop(pidfd), 0)
+
     def _shut_down(self) -> None:
-        # From the bottom up, each whatever comes of the others; and a container after what has entered it, for its
-        # PID 1 does not end before that has been waited for.
+        # From the bottom up, each whatever comes of the others.
         with contextlib.ExitStack() as last:
             if self._manager is not None:
                 last.callback(self._manager.close)
@@ -613,6 +628,7 @@ class Engine:
             last.callback(self.registry.close)
             for container in self.containers.values():
                 last.callback(self._see_out, container)
+            last.callback(self._wait_for_all)
             if self._zygote is not None:
                 last.callback(self._zygote.close)
             for container in self.containers.values():
@@ -624,9 +640,6 @@ class Engine:
             self._removed(pidfd)
 
     def _see_out(self, container: Supervised) -> None:
-        if container.state != "ended" and container.pid:
-            with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
-                os.waitpid(container.pid, 0)
         if container.record is not None:
             container.volumes = self.registry.volumes_of(container.record)
         container.dispose()

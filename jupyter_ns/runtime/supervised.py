@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
-from .failing import told
+from .failing import logged, told
 from .joining import inside
 from .keep import keep
 from .protocol import Kind
@@ -624,12 +623,11 @@ class Supervised:
         self.close_all(keep_files=keep_files)
         if self.sampler is not None:
             self.sampler.close()
-        try:
+        with logged():  # EBUSY: a process is still in the kernel; it goes with the engine's own directory
             self.cgroup.remove()
-        except OSError as e:  # EBUSY: a process is still in the kernel; it goes with the engine's own directory
-            print(f"jupyter_ns: {e}", file=sys.stderr)
         if self.volumes and not keep_files:
-            self.engine.remove_volumes(*self.volumes)
+            with logged():  # EAGAIN: no more processes; `volume prune` finds them
+                self.engine.remove_volumes(*self.volumes)
             self.volumes = ()
 
     def close_all(self, *, keep_files: bool = False) -> None:
