@@ -246,12 +246,10 @@ class Supervised:
         self.cgroup.watch(self.pid)
         if self.sampler is not None and self.spec.network == "none" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
-        if self.spec.cgroup_parent:
-            self.base_levels = self.cgroup.levels_anew("memory")
         self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
-        if self.parked:
-            self.base_sample = self._take_sample()
+        if self.sampler is not None:  # before the payload runs: a short one may be over when it has been let go
+            self.base_sample = self.sampler.counters()
         if self.parked and not self.spec.networked:
             self.introduction = self.engine.introduction(self)
 
@@ -270,6 +268,8 @@ class Supervised:
     def let_go(self) -> None:
         """Let the child go on to its payload, if it stands ready and is connected."""
         if self.state == "ready" and (self.network is None or self.network.connect()):
+            if self.spec.cgroup_parent and not self.enters:  # not before: it is another's hit that would be forgotten
+                self.base_levels = self.cgroup.levels_anew("memory")
             self.state = "running"
             self.started = time.monotonic()
             with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # killed while it waited: its end follows
@@ -291,8 +291,6 @@ class Supervised:
 
     def follow(self) -> None:
         """Tell of the payload that has been let go, and read what it writes."""
-        if self.base_sample is None and self.sampler is not None:
-            self.base_sample = self._take_sample()  # it has used next to nothing by now
         self.engine.tell_started(self)
         self.streams.watch()
         if self.spec.timeout_seconds is not None:
