@@ -14,6 +14,7 @@ import gc
 import heapq
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
