@@ -34,6 +34,9 @@ PSEUDO_FILESYSTEMS = frozenset(
 )
 # The container has these for itself, so nothing that the host mounted below them is taken over.
 OWN_DIRECTORIES = ("/proc", "/sys", "/dev", "/tmp")
+VAR_TMP = "/var/tmp"
+"""Everybody may write in it, and it is root's: for an ordinary user it is overlaid by itself, as a directory whose
+owner has no ID inside cannot be copied up (EOVERFLOW)."""
 ID_COUNT = 65536
 DEFAULT_FIRST_ID = 0x6FFF0000
 """The last 65536 of the IDs that systemd leaves to containers (0x80000 to 0x6FFFFFFF): uid-gid(7), "UIDs and GIDs"."""

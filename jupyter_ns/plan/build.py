@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
 from ..errors import MORE, UnsupportedError, UsageError
-from ..host import HostFacts, is_below
+from ..host import VAR_TMP, HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..networks.data import hosts_text, resolv_text
 from ..networks.wiring import describe, has_limits
@@ -483,6 +483,8 @@ class _Build:
                 layered = sub.path == "/etc" and self.facts.root_entries
                 above = f"{self.staging}/etc-layer/etc:" if layered else ""
                 yield from self._overlay(index, sub.path, target, "a mount of the host's, copy-on-write", above)
+                if sub.path == VAR_TMP:
+                    yield Step(Op.CHMOD, (target, 0o1777), why="as the host's: everybody may write in it")
                 continue
             if self.facts.root_entries and sub.path in self._own_etc:
                 own = f"{self.staging}/etc-layer{sub.path}"

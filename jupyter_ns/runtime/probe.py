@@ -21,6 +21,7 @@ from ..cgroups import CgroupFacts
 from ..host import (
     OWN_DIRECTORIES,
     PSEUDO_FILESYSTEMS,
+    VAR_TMP,
     HostFacts,
     MountEntry,
     RootEntry,
@@ -136,6 +137,8 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         # layer (mount_namespaces(7)): so what has none is overlaid piece by piece.
         _split_root("/", {m.path for m in mounts}, overlay, entries, parts)
         overlay_error = ""
+        if os.path.isdir(VAR_TMP) and not os.path.islink(VAR_TMP) and not any(m.path == VAR_TMP for m in mounts):
+            parts.append(Submount(VAR_TMP, "overlay", *overlay([VAR_TMP])))
         full = {p.path for p in parts if os.path.isdir(p.path) and _holds_something(p.path)}
         staging = [d for d in staging if d not in full]
     elif not overlay_error and any(m.path == "/" and m.fstype == "hostfs" for m in mounts):
