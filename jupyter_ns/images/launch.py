@@ -236,12 +236,12 @@ def obtain(store: Store, name: str, *, pull: str = "missing", platform: str = ""
     """
     if pull != "always":
         try:
-            return store.find(name)
+            return _of_platform(store.find(name), name, platform)
         except ImageError as e:
             if elsewhere.needed():
                 return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
             if str(parse_reference(name)) == BUSYBOX:
-                return make_busybox(store)
+                return _of_platform(make_busybox(store), name, platform)
             if pull == "never":
                 raise ImageError(f"{e}, and --pull never keeps it from being pulled. {OFFLINE}") from None
     if elsewhere.needed():
@@ -249,6 +249,24 @@ def obtain(store: Store, name: str, *, pull: str = "missing", platform: str = ""
     reference = parse_reference(name)
     say(f"Unable to find image '{reference.short}' locally" if pull != "always" else f"Pulling {reference.short}")
     return pull_image(store, reference, platform=platform, say=say)
+
+
+def _of_platform(image: Image, name: str, platform: str) -> Image:
+    """Return an image if it is for a platform; one of this machine's own files is for this machine's.
+
+    Raises
+    ------
+    ImageError
+        If it is not: to whoever wants another platform, it is not here.
+    """
+    system, _, rest = platform.partition("/")
+    architecture, _, variant = rest.partition("/")
+    had = {key: str(image.config.get(key) or "") for key in ("os", "architecture", "variant")}
+    wanted = {"os": system, "architecture": architecture, "variant": variant}
+    if all(value in ("", had[key]) or (key, had[key]) == ("variant", "") for key, value in wanted.items()):
+        return image
+    actual = "/".join(value for value in had.values() if value)
+    raise ImageError(f"{name} does not match the specified platform: wanted {platform}, actual: {actual}")
 
 
 def pull_image(store: Store, reference: Reference, *, platform: str = "", say: Say) -> Image:

@@ -294,6 +294,12 @@ def test_one_line_is_not_silent_about_weaker_guarantees_and_truncation(ended: Co
     assert "stdout truncated" in text
 
 
+def test_a_limit_that_was_hit_is_told(ended: Container) -> None:
+    ended.usage.events.append((0.0471, "task limit hit (31×)"))
+    assert "· task limit hit (31×)" in card.one_line(ended)[0]["text/plain"]
+    assert ("task limit hit", "31×, first at 47.1ms") in card.facts(ended)
+
+
 # Hostile text
 
 
