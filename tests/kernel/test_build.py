@@ -220,7 +220,7 @@ def test_links_of_the_image_are_followed_and_stay_in_it(docker: Callable[..., st
 
 
 def test_over_this_machines_own_files(docker: Callable[..., str]) -> None:
-    docker("build -t tools -", cell="FROM host\nRUN echo lesson > /srv/lesson\nENV A=b\n")
+    docker("build --progress=plain -t tools -", cell="FROM host\nRUN echo lesson > /srv/lesson\nENV A=b\n")
     assert inside(docker, "tools", "cat /srv/lesson; echo $A; test -e /etc/debian_version && echo debian")[:2] == [
         "lesson",
         "b",
@@ -324,6 +324,7 @@ def test_health_checks_of_images_count(docker: Callable[..., str]) -> None:
         ("build -", "FROM busybox\nCOPY --from=3 /a /b", "line 2: COPY: --from=3: there is no earlier stage"),
         ("build -", "FROM busybox AS\n", "line 1: FROM: .*expected IMAGE"),
         ("build --target x -", "FROM busybox AS y", "--target x: no such stage; there are: y"),
+        ("build --progress tty -", "FROM busybox", "--progress.*auto or plain"),
         ("build -t a:b:c -", "FROM busybox", "a:b:c"),
         ("build /nowhere", None, "expected a directory"),
         ("build /etc", None, "failed to read dockerfile /etc/Dockerfile: No such file"),
