@@ -12,10 +12,13 @@ from .workspace import Workspace
 
 ON_DEMAND = "jupyter_ns engine: run(true), limits"
 PLAIN = "jupyter_ns engine: run(true)"
-NEW = "jupyter_ns engine: run(true), limits, in words never used before"
+NEW = "jupyter_ns engine: run(true), limits, of a kind never used before"
+WORDS = "jupyter_ns engine: run(true), limits, in words never used before"
 PARKED = "jupyter_ns engine: parked container"
 TURNS = 8
 """Kinds of container in turn: more than wait parked, so that none is, when its turn comes again."""
+KIND, WORD = "hostname", "env"
+"""An option that makes another kind of container, for which none waits; and one for which any of its kind will do."""
 LIMITS: dict[str, Any] = {"memory": "128m", "cpus": 0.5, "pids_limit": 100}
 KINDS = frozenset({"pid", "mount", "network", "uts", "ipc", "cgroup", "time"})
 
@@ -51,16 +54,21 @@ def run_once(program: str, *arguments: str, **options: Any) -> Any:
         raise BenchmarkError(f"{type(error).__name__}: {error}") from error
 
 
-def _timed(program: str, options: dict[str, Any], *, parked: bool = False, turns: int = TURNS) -> Callable[[], float]:
+def _timed(
+    program: str, options: dict[str, Any], *, parked: bool = False, turns: int = TURNS, differs: str = KIND
+) -> Callable[[], float]:
     turn = itertools.count()
 
     def words(number: int) -> dict[str, Any]:
-        return options | {"env": [f"TURN={number % turns if turns else number}"]}
+        number = number % turns if turns else number
+        return options | {differs: [f"TURN={number}"] if differs == WORD else f"turn{number}"}
 
     def run() -> float:
         number = next(turn)
         if parked:  # untimed, as all that goes before: a run, after which a container is parked
             run_once(program, **options)
+        elif differs == WORD:
+            run_once(program, **words(-number - 1))
         elif not number:
             for other in range(turns):
                 run_once(program, **words(other))
@@ -102,6 +110,7 @@ def candidates(space: Workspace) -> list[Candidate]:
         (ON_DEMAND, LIMITS, _timed(program, LIMITS), on_demand),
         (PLAIN, {}, _timed(program, {}), on_demand),
         (NEW, LIMITS, _timed(program, LIMITS, turns=0), "as above, and its plan is still to be made"),
+        (WORDS, LIMITS, _timed(program, LIMITS, turns=0, differs=WORD), "one of its kind waits, built for any program"),
         (PARKED, LIMITS, _timed(program, LIMITS, parked=True), "request to result in Python"),
     ):
         try:

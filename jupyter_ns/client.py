@@ -159,8 +159,15 @@ class EngineClient:
 
     # ---- sending ----
 
-    def send(self, kind: Kind, container: str = "", payload: Any = None) -> None:
+    def send(self, kind: Kind, container: str = "", payload: Any = None, *, more: bool = False) -> None:
         """Send one frame; while the engine does not take it, read what it says.
+
+        Parameters
+        ----------
+        kind, container, payload
+            As `protocol.encode` takes them.
+        more : bool
+            Whether another frame follows at once, with which this one goes: the engine wakes up once for both.
 
         Raises
         ------
@@ -170,6 +177,8 @@ class EngineClient:
         frame = protocol.encode(kind, container, payload)
         with self._write_lock:
             self._out.put(frame)
+        if more:
+            return
         # From a handler, queueing is enough: the loop that called it sends, and reading here
         # would hand out later frames before earlier ones.
         while not self._flush() and self._reader != threading.get_ident():

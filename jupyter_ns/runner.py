@@ -29,7 +29,6 @@ from .plan import Plan, PlanInputs
 from .runtime import channel
 from .runtime.protocol import CHUNK, Kind
 from .spec import ContainerSpec, LimitRecord, Mount
-from .usage import without_amounts
 
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 """Characters of each of stdout and stderr that are shown and kept; the rest is counted."""
@@ -159,6 +158,7 @@ class Run:
         self.container.make_inputs = self.plan_inputs
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
+        self._outside: dict[str, int] = {}
         self._joined: tuple[str, ...] = ()
         self._endpoints: list[dict[str, Any]] = []
         self.transfer_error: TransferError | None = None
@@ -229,12 +229,14 @@ class Run:
             if self.enter is not None:
                 self._request["bare"], pieces = True, []
             with self._interruptible() as wake_fd:
-                client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request})
+                more = bool(pieces) or stdin is not None
+                client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request}, more=more)
                 client.send_channel(self._id, pieces)
                 if stdin is not None:
                     for at in range(0, len(stdin), CHUNK):
-                        client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK])
+                        client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK], more=at + CHUNK >= len(stdin))
                     client.send(Kind.STDIN, self._id, None)
+                self._outside = namespaces.read()  # while the engine works
                 while not self._ended:
                     wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
                     # A fork made meanwhile must be waited for too: then go round once more.
@@ -384,7 +386,7 @@ class Run:
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
         c.guest = self._client.facts.guest
-        outside = self._client.facts.namespace_ids or namespaces.read()
+        outside = self._client.facts.namespace_ids or self._outside or namespaces.read()
         c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         self._endpoints = payload.get("endpoints", [])
@@ -411,7 +413,7 @@ class Run:
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
         c.note_peak(*payload["peak"])
-        c.usage.append(without_amounts(payload["sample"]))
+        c.usage.append(payload["sample"])
         if payload["oom_kills"]:
             c.usage.events.append((payload["sample"][0], "oom"))
         c.usage.note_limits()

@@ -348,17 +348,6 @@ def _row(sample: Sample) -> tuple[Value, ...]:
     return row
 
 
-def without_amounts(sample: Sequence[Value]) -> list[Value]:
-    """Return a sample with its amounts unknown: those of a container that has ended are the emptied cgroup's.
-
-    Parameters
-    ----------
-    sample : sequence
-        In the order of `SAMPLE_FIELDS`.
-    """
-    return [None if gauge else value for value, gauge in zip(sample, _IS_GAUGE, strict=True)]
-
-
 def _merge(earlier: tuple[Value, ...], later: tuple[Value, ...]) -> tuple[Value, ...]:
     merged: list[Value] = []
     for a, b, gauge in zip(earlier, later, _IS_GAUGE, strict=True):

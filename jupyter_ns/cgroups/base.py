@@ -93,6 +93,18 @@ class Cgroup(ABC):
         directory = self._where.get(controller)
         return f"{directory}/{name}" if directory and name in self._facts.files else None
 
+    def _read_kept(self, path: str) -> str:
+        """Return the text of a kernel file of ours that is read more than once: it stays open.
+
+        Raises
+        ------
+        OSError
+            As open(2) and pread(2).
+        """
+        if path not in self._fds:
+            self._fds[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._fds[path], files.SIZE, 0).decode()
+
     def levels(self, resource: str) -> list[Level]:
         """Return its limit of a resource and those of all cgroups above; see `ancestors.read_levels`."""
         place = next((p for p in self._places if resource in p.controllers), None)

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 
 from ..errors import UnsupportedError, UsageError
 from ..spec import LimitRecord, Limits
-from ..usage import SAMPLE_FIELDS
+from ..usage import GAUGES, SAMPLE_FIELDS
 from . import v2
 from .base import Cgroup
 from .devices import Rule
@@ -315,6 +315,12 @@ class ProcSampler:
             "pids": now.tasks,
         }
         return tuple(known.get(name) for name in SAMPLE_FIELDS)
+
+    def counters(self) -> tuple[float | int | None, ...]:
+        """Return the same without `usage.GAUGES`."""
+        return tuple(
+            None if name in GAUGES else value for name, value in zip(SAMPLE_FIELDS, self.sample(), strict=True)
+        )
 
     def watch_network(self, pid: int) -> None:
         """Do nothing: without a cgroup, nothing more is counted."""

@@ -71,7 +71,7 @@ class Sampler:
         ENOENT: the cgroup is gone. EMFILE: no descriptors are left.
     """
 
-    __slots__ = ("_fds", "_parts", "_start_s")
+    __slots__ = ("_counters", "_fds", "_parts", "_start_s")
 
     def __init__(self, cgroup: Cgroup, start_s: float | None = None) -> None:
         self._start_s = time.monotonic() if start_s is None else start_s
@@ -85,6 +85,7 @@ class Sampler:
             self.close()
             raise
         self._parts = _PARTS[cgroup.version]
+        self._counters = tuple(_UNKNOWN.get(part, part) for part in self._parts)
 
     def watch_network(self, pid: int) -> None:
         """Count what the network namespace of a process receives and sends; its descriptor keeps that alive.
@@ -111,9 +112,22 @@ class Sampler:
         OSError
             ENODEV: the cgroup was removed. EBADF: the sampler was closed.
         """
+        return self._take(self._parts)
+
+    def counters(self) -> Sample:
+        """Return the same without `usage.GAUGES`: in a cgroup whose processes have ended, these amounts are nobody's.
+
+        Raises
+        ------
+        OSError
+            As `sample`.
+        """
+        return self._take(self._counters)
+
+    def _take(self, parts: tuple[Callable[[_Fds], Sample], ...]) -> Sample:
         fds = self._fds
         now_s = time.monotonic() - self._start_s
-        return (now_s, *(value for part in self._parts for value in part(fds)))
+        return (now_s, *(value for part in parts for value in part(fds)))
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -278,6 +292,14 @@ _PARTS: dict[int, tuple[Callable[[_Fds], Sample], ...]] = {
     1: (_cpu_v1, _memory_v1, _pids, _io_v1, _network, _no_pressure, _events_v1),
     2: (_cpu_v2, _memory_v2, _pids, _io_v2, _network, _pressure, _events_v2),
 }
+
+
+_UNKNOWN: dict[Callable[[_Fds], Sample], Callable[[_Fds], Sample]] = {
+    _memory_v1: lambda _: (None, None, None),
+    _memory_v2: lambda _: (None, None, None),
+    _pids: lambda _: (None,),
+}
+"""In place of those that return amounts."""
 
 
 def _number(data: bytes, name: bytes) -> int | None:

@@ -246,12 +246,12 @@ class V1Cgroup(Cgroup):
     def oom_kills(self) -> int:
         """Return how many processes the OOM killer has ended; 0 without ``memory`` or before Linux 4.13."""
         control = self.file("memory", "memory.oom_control")
-        return files.keyed(files.read(control)).get("oom_kill", 0) if control else 0
+        return files.keyed(self._read_kept(control)).get("oom_kill", 0) if control else 0
 
     def peak(self) -> tuple[int | None, str]:
         """Return the highest memory use, bytes, and the kernel file that says so."""
         path = self.file("memory", "memory.max_usage_in_bytes")
-        return (int(files.read(path)), os.path.basename(path)) if path else (None, "")
+        return (int(self._read_kept(path)), os.path.basename(path)) if path else (None, "")
 
     def freeze(self, timeout_s: float = 5.0) -> None:
         """Stop every process, also in cgroups below; see `Cgroup.freeze`."""

@@ -227,12 +227,12 @@ class V2Cgroup(Cgroup):
         The kernel counts the first one again when it ends the rest of the group.
         """
         path = self.file("memory", "memory.events")
-        return files.keyed(files.read(path)).get("oom_kill", 0) if path else 0
+        return files.keyed(self._read_kept(path)).get("oom_kill", 0) if path else 0
 
     def peak(self) -> tuple[int | None, str]:
         """Return the highest memory use, bytes, and the file that says so; None before Linux 5.19."""
         path = self.file("memory", "memory.peak")
-        return (int(files.read(path)), os.path.basename(path)) if path else (None, "")
+        return (int(self._read_kept(path)), os.path.basename(path)) if path else (None, "")
 
     def freeze(self, timeout_s: float = 5.0) -> None:
         """Stop every process, also in cgroups below; see `Cgroup.freeze`."""

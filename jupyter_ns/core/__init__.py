@@ -14,7 +14,9 @@ from ..plan.steps import Plan
 if not sys.platform.startswith("linux"):
     raise UnsupportedError("jupyter_ns needs Linux: namespaces and cgroups are features of its kernel")
 
-from ._core import ffi, lib  # type: ignore[import-not-found]
+from . import _core  # type: ignore[attr-defined]
+
+ffi, lib = _core.ffi, _core.lib
 
 FAILED, WAITING, RUNNING, DONE = lib.JNS_FAILED, lib.JNS_WAITING, lib.JNS_RUNNING, lib.JNS_DONE
 REPORT = struct.Struct("<4i")
@@ -51,8 +53,12 @@ def _check(result: int) -> int:
     return result
 
 
-def heap_ranges(maps: Iterable[str] | None = None) -> list[tuple[int, int]]:
-    """Return where this process has its heap: what a child that runs only the core's code does without.
+MOST_BSS = 256 * 1024
+"""Bytes of variables that a shared library may have which this process needs: libc has 50 000."""
+
+
+def spare_ranges(maps: Iterable[str] | None = None) -> list[tuple[int, int]]:
+    """Return where this process has what is Python's: what a child that runs only the core's code does without.
 
     Parameters
     ----------
@@ -62,21 +68,32 @@ def heap_ranges(maps: Iterable[str] | None = None) -> list[tuple[int, int]]:
     Returns
     -------
     list of (start, length)
-        Of ``[heap]`` and of anonymous memory that stands by itself. Left out is what follows a file's mapping,
-        for that may be the file's own ``.bss``.
+        Of ``[heap]``, of Python's program and modules, and of anonymous memory, but for the beginning of what follows
+        the mapping of another file: that is the file's own ``.bss``. Neighbouring files are one.
     """
     if maps is None:
         with open("/proc/self/maps") as f:
-            return heap_ranges(f.readlines())
-    found = []
-    end_of_file = 0  # where a file's mappings end, its .bss included
+            return spare_ranges(f.readlines())
+    pythons = {os.path.realpath(sys.executable)}
+    pythons.update(str(getattr(m, "__file__", "")) for m in list(sys.modules.values()))
+    pythons.discard(str(_core.__file__))
+    found: list[tuple[int, int]] = []
+    needed_until = 0  # where a file's mappings end, its .bss included
     for line in maps:
-        addresses, mode, _, _, inode, *name = line.split(maxsplit=5)
+        addresses, mode, _, _, inode, *rest = line.split(maxsplit=5)
         start, end = (int(a, 16) for a in addresses.split("-"))
-        heap = bool(name) and name[0].strip() == "[heap]"
-        if inode != "0" or (start == end_of_file and not heap):
-            end_of_file = end
-        elif mode == "rw-p" and (heap or not name):
+        name = rest[0].rstrip() if rest else ""
+        if inode != "0":
+            spare = name in pythons or os.path.basename(name).startswith("libpython")
+        else:
+            if start == needed_until and not name:
+                start = min(start + MOST_BSS, end)
+            spare = mode == "rw-p" and name in ("", "[heap]") and start < end
+        if not spare:
+            needed_until = end
+        elif inode != "0" and found and sum(found[-1]) == start:
+            found[-1] = found[-1][0], end - found[-1][0]
+        else:
             found.append((start, end - start))
     return found
 
@@ -102,7 +119,7 @@ def spawn(
     cgroup_fd : int
         Directory of a cgroup v2 to be born in (CLONE_INTO_CGROUP, Linux 5.7); -1 for none.
     unneeded : sequence of (start, length)
-        Memory that the child is made without: `heap_ranges`.
+        Memory that the child is made without: `spare_ranges`.
 
     Returns
     -------
@@ -123,24 +140,41 @@ def spawn(
     return _check(pid), pidfd[0]
 
 
-def hand_plan(go_fd: int, image: bytes, steps: int) -> None:
-    """Give a child that waits in a step of `Op.PLAN` the plan to go on with.
+GO = b"g"
+"""What a child that waits is told to go on with its plan."""
+
+
+def further_plan(image: bytes, steps: int, first: int = 0) -> bytes:
+    """Return what a child that waits in a step of `Op.PLAN` is told, to go on with another plan.
+
+    Parameters
+    ----------
+    image : bytes
+        From `Plan.image`.
+    steps : int
+        How many there are.
+    first : int
+        What its reports call the first of them.
+    """
+    return struct.pack("<QQQ", len(image), steps, first) + image
+
+
+def tell(go_fd: int, told: bytes) -> None:
+    """Tell a child that waits `GO`, or a `further_plan`.
 
     Parameters
     ----------
     go_fd : int
         The write end of its go pipe; blocks until the pipe has taken it.
-    image : bytes
-        From `Plan.image`.
-    steps : int
-        How many there are.
+    told : bytes
+        What it waits for.
 
     Raises
     ------
     BrokenPipeError
         If the child has ended.
     """
-    data = memoryview(struct.pack("<QQ", len(image), steps) + image)
+    data = memoryview(told)
     while data:
         data = data[os.write(go_fd, data) :]
 

@@ -98,8 +98,8 @@ typedef struct {
     unsigned char *image;
     const jns_step *steps;
     uint32_t count;
-    int report_fd;
-    int go_fd;
+    uint32_t first; /* which step of the engine's plan the first is */
+    int report_fd, go_fd;
     struct { /* sent at once: the engine should not wake up twice */
         jns_report report;
         int64_t times[JNS_MAX_STEPS];
@@ -183,7 +183,7 @@ static void image_free(unsigned char *image, uint64_t size)
  * in it is terminated. */
 static int take_up(unsigned char *image, uint64_t size, uint32_t count)
 {
-    if (count == 0 || count > JNS_MAX_STEPS || size < count * sizeof(jns_step) + 1 || image[size - 1] != 0)
+    if (count == 0 || count > JNS_MAX_STEPS - the_run.first || size < count * sizeof(jns_step) + 1 || image[size - 1] != 0)
         return -EINVAL;
     const jns_step *steps = (const jns_step *)(void *)image;
     for (uint32_t i = 0; i < count; i++) {
@@ -292,8 +292,7 @@ static void wait_go(int step)
 static int wait_plan(int step)
 {
     struct {
-        uint64_t size;
-        uint64_t count;
+        uint64_t size, count, first;
     } header;
     report(JNS_WAITING, step, 0);
     hear(&header, sizeof header);
@@ -301,7 +300,8 @@ static int wait_plan(int step)
     if (!image)
         return -1;
     hear(image, header.size);
-    errno = -take_up(image, header.size, (uint32_t)header.count);
+    the_run.first = (uint32_t)header.first;
+    errno = header.first > JNS_MAX_STEPS ? EINVAL : -take_up(image, header.size, (uint32_t)header.count);
     return errno ? -1 : 0;
 }
 
@@ -594,21 +594,23 @@ static int perform(const jns_step *step, int index)
     }
 }
 
-/* Walk the steps from `first` up to `end`; those of a plan that comes meanwhile, from its first. Returns the index of the one that failed, having reported it; else `end`. */
+/* Walk the steps from `first` up to `end`; of a plan that comes meanwhile, all. Returns the index of the one that
+ * failed, having reported it; else `end`. */
 static uint32_t walk(uint32_t first, uint32_t end)
 {
     int64_t before = now_ns();
     for (uint32_t i = first; i < end; i++) {
         const jns_step *step = &the_run.steps[i];
-        if (perform(step, (int)i) < 0 && (errno != step->tolerate || !step->tolerate)) {
-            report(JNS_FAILED, (int)i, errno);
+        uint32_t at = the_run.first + i;
+        if (perform(step, (int)at) < 0 && (errno != step->tolerate || !step->tolerate)) {
+            report(JNS_FAILED, (int)at, errno);
             return i;
         }
         int64_t after = now_ns();
+        the_run.running.times[at] = after - before;
+        before = after;
         if (step->op == JNS_PLAN)
             return walk(0, the_run.count);
-        the_run.running.times[i] = after - before;
-        before = after;
     }
     return end;
 }
@@ -635,9 +637,8 @@ int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t siz
     int r = prepare(image, size, count, report_fd, go_fd);
     if (r < 0)
         return r;
-    struct jns_clone_args args = {.flags = flags | CLONE_PIDFD,
-                                  .pidfd = (uint64_t)(uintptr_t)pidfd,
-                                  .exit_signal = SIGCHLD};
+    struct jns_clone_args args = {
+        .flags = flags | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd, .exit_signal = SIGCHLD};
     uint64_t size_of_args = sizeof args;
     if (cgroup_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
@@ -645,13 +646,16 @@ int64_t jns_spawn(uint64_t flags, int cgroup_fd, const void *image, uint64_t siz
     } else {
         size_of_args = 64; /* CLONE_ARGS_SIZE_VER0: all that Linux 5.3 knows */
     }
+    uint64_t all = ~0ULL, mask; /* until JNS_SIGNALS: the child has no handlers of Python's */
     leave_out(unneeded, unneeded_count, size, MADV_DONTFORK);
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, 8);
     int64_t pid = syscall(SYS_clone3, &args, size_of_args);
     if (pid == 0) {
         (void)walk(0, count);
         _exit(125);
     }
     int err = errno;
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
     leave_out(unneeded, unneeded_count, size, MADV_DOFORK);
     image_free(the_run.image, size);
     return pid < 0 ? -err : pid;

@@ -46,7 +46,8 @@ enum jns_op {
     JNS_CTTY = 39,      /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
     JNS_OPEN_TREE = 40, /* s0 path, n0 number, n1 flags                           open_tree(2), a clone of the mount; dup3 */
     JNS_MOVE_MOUNT = 41, /* s0 target, n0 fd                                       move_mount(2); the fd is closed */
-    JNS_PLAN = 42       /* s0 label                         report, read uint64 size, uint64 count, image; go on with it */
+    JNS_PLAN = 42       /* s0 label                     report, read uint64 size, count, first, and image; go on with it:
+                           in reports, its steps count from `first` */
 };
 
 /* Phases of a report. */

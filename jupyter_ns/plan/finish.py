@@ -10,6 +10,7 @@ from ..spec import ContainerSpec
 from .inputs import PlanInputs
 from .steps import Op, Step
 
+LAST_WAIT = Step(Op.WAIT, ("go",), why="everything is ready")
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 4, 8, 38, 9
 
 
@@ -34,14 +35,19 @@ def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> I
         yield Step(Op.RLIMIT, (resource, soft & (2**64 - 1), hard & (2**64 - 1)), option="--ulimit")
     yield from _privileges(spec, facts, inputs)
     yield Step(Op.PRCTL, (PR_SET_PDEATHSIG, SIGKILL), why="die with the engine; after the last change of IDs")
-    yield Step(Op.WAIT, ("go",), why="everything is ready")
+    yield LAST_WAIT
     if inputs.bare:
         yield Step(Op.PAUSE, why="PID 1, while a fork of the notebook's kernel is inside")
     if spec.python:
         return
     yield Step(Op.SIGNALS, why="the engine's dispositions are not the payload's")
+    yield exec_step(spec, inputs.environment)
+
+
+def exec_step(spec: ContainerSpec, environment: tuple[str, ...]) -> Step:
+    """Return the last step of a program's plan, the only one that depends on `recipes.WORDS`."""
     argv = ((spec.entrypoint,) if spec.entrypoint else ()) + spec.argv
-    yield Step(Op.EXEC, (search_path(argv[0], inputs.environment), argv, inputs.environment))
+    return Step(Op.EXEC, (search_path(argv[0], environment), argv, environment))
 
 
 def entering_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:

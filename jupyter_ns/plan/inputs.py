@@ -19,6 +19,8 @@ class PlanInputs:
         64 hexadecimal digits.
     environment : tuple of str
         ``NAME=value``, for execve(2).
+    home : str
+        The user's home directory, where `environment` has it from there.
     uid, gid : int
         IDs inside; `groups` the supplementary ones.
     source_is_dir : dict of str to bool
@@ -49,6 +51,7 @@ class PlanInputs:
 
     container_id: str
     environment: tuple[str, ...] = ()
+    home: str = ""
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()

@@ -1,8 +1,8 @@
-"""A child kept ready for a container that nobody has asked for yet: cloned into new namespaces, no more.
+"""A child kept ready for a container that nobody has asked for yet: it has made its namespaces, and no file system.
 
-Containers of which one waits, parked, need nothing else. For one in new words, making namespaces and cgroups
-is a third of the work, and does not depend on the words: so that a child stands ready, in a cgroup without
-limits, and waits for its plan (`Op.PLAN`). Nothing has been done in it and nothing has run in it.
+Containers of which one waits, parked, need nothing else. For one of another kind, making namespaces and cgroups
+is a third of the work, and does not depend on the kind: so that a child stands ready, in a cgroup without
+limits, with an empty tmpfs, and waits for the rest of its plan (`Op.PLAN`). Nothing has run in it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,41 @@ from .inputs import limits_of
 from .recipes import Recipe
 from .supervised import Supervised
 
-_FDS = tuple((name, number) for number, name in enumerate(("stdin", "stdout", "stderr", "report", "go")))
-_STEPS = (Step(Op.FDS, (_FDS,)), Step(Op.PLAN, ("plan",)))
+_FOR_THE_REST = Step(Op.PLAN, ("plan",))
 
 
-def fits(recipe: Recipe) -> bool:
+def _beginning(plan: Plan) -> int:
+    """Return how many of a plan's steps a blank carries out: up to the tmpfs, which most kinds of container begin with.
+
+    0 where it has none.
+    """
+    mounts = (i for i, s in enumerate(plan.steps) if s.op is Op.MOUNT and s.args[2] == "tmpfs")
+    return next(mounts, -1) + 1
+
+
+def suits(recipe: Recipe) -> bool:
     """Whether a container of this kind may be made of a blank: a program, in a cgroup with no other rules.
 
     A Python cell has a channel, and a blank none; with ``--state fork`` it is no fork of the zygote either.
     """
-    spec = recipe.spec
-    own_rules = spec.cgroup_parent or spec.limits.device_rules or spec.devices or spec.privileged
-    return not (spec.python or recipe.remapped or spec.tty or spec.joins or own_rules)
+    spec, limits = recipe.spec, recipe.spec.limits
+    own_rules = spec.cgroup_parent or limits.device_rules or spec.devices or spec.privileged
+    more_hierarchies = limits.cpuset_cpus or limits.cpuset_mems or limits.hugetlb
+    return bool(_beginning(recipe.plan)) and not (
+        spec.python or recipe.remapped or spec.tty or spec.joins or own_rules or more_hierarchies
+    )
 
 
 def recipe_like(recipe: Recipe) -> Recipe:
-    """Return the recipe of a blank with the same namespaces."""
-    plan = Plan(recipe.plan.clone_flags, _STEPS)
-    image = plan.image(dict.fromkeys((name for name, _ in _FDS), 0))
-    return Recipe(b"", ContainerSpec(), plan, image, (), True, recipe.facts, 0)
+    """Return the recipe of a blank that begins as this one does."""
+    steps = (*recipe.plan.steps[: _beginning(recipe.plan)], _FOR_THE_REST)
+    return Recipe(b"", b"", ContainerSpec(), Plan(recipe.plan.clone_flags, steps), (), True, recipe.facts, 0)
+
+
+def begins(blank: Supervised, recipe: Recipe) -> bool:
+    """Whether what a blank has done is what this plan begins with."""
+    done = blank.plan.steps[:-1]
+    return blank.plan.clone_flags == recipe.plan.clone_flags and done == recipe.plan.steps[: len(done)]
 
 
 def become(blank: Supervised, recipe: Recipe) -> None:
@@ -46,12 +62,13 @@ def become(blank: Supervised, recipe: Recipe) -> None:
     UsageError, UnsupportedError, ImageError, OSError
         As for any container; the blank is to be discarded.
     """
+    done = len(blank.plan.steps) - 1
     blank.recipe = recipe
-    blank.cgroup.set(limits_of(recipe.spec, recipe.facts))
-    blank.engine.note_guest(blank.cgroup, recipe.spec)
     blank.hold()
     if recipe.uid:
         for fd in (blank.ends.stdin, blank.ends.stdout, blank.ends.stderr):
             os.fchown(fd, recipe.uid, -1)
     blank.state, blank.parked = "building", False
-    core.hand_plan(blank.ends.go, recipe.image_for(blank.container_id, dict(_FDS)), len(recipe.plan.steps))
+    core.tell(blank.ends.go, recipe.rest(blank.container_id, done))
+    blank.cgroup.set(limits_of(recipe.spec, recipe.facts))  # while it builds
+    blank.engine.note_guest(blank.cgroup, recipe.spec)

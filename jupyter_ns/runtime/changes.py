@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 MAX_CHANGES = 10_000
+EMPTY_BYTES = 40
+"""Size of a directory of a tmpfs, where the layers lie, that has nothing but ``.`` and ``..``: 20 for each entry."""
 MAX_PATH_BYTES = 1 << 20
 """Of all paths together: what is told of a container's end is one frame, and the names are the container's choice."""
 
@@ -72,6 +74,8 @@ def collect_changes(
     left_bytes = MAX_PATH_BYTES
     built = _Built(own, set(standing), first_ids, below)
     for layer in layers:
+        if os.stat(layer.name, dir_fd=staging_fd).st_size <= EMPTY_BYTES:
+            continue
         fd = os.open(layer.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=staging_fd)
         for change in _walk(fd, layer.path.rstrip("/"), built):
             left_bytes -= len(os.fsencode(change[1]))

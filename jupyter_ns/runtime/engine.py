@@ -14,6 +14,7 @@ import gc
 import heapq
 import itertools
 import os
+import select
 import selectors
 import signal
 import socket
@@ -53,8 +54,6 @@ from .zygote_client import ZygoteClient
 SAMPLE_INTERVAL = 0.1
 UNSENT_S = 0.003
 """How long a frame waits for one that it can go with."""
-HEAP_LOOKS = 256
-"""Containers from one look at the engine's heap to the next."""
 
 
 @dataclass(slots=True)
@@ -96,10 +95,10 @@ class Engine:
         self._private_facts: HostFacts | None = None
         self._manager: Manager | NoManager | None = None
         self._zygote: ZygoteClient | None = None
-        self._heap_ranges: list[tuple[int, int]] = []
+        self._spare_ranges: list[tuple[int, int]] = []
         self._mounts: Mounts | None = None
+        self._size = b""
         self._outdated = False
-        self._spawned = 0
         self._unsent = False
         self._leaving = 0
         self._removing: dict[int, int] = {}
@@ -436,7 +435,7 @@ class Engine:
                 image = recipe.image_for(made.container_id, child)
                 with made.around_clone(child):
                     pid, pidfd = core.spawn(
-                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._heap()
+                        recipe.plan, child, image=image, cgroup_fd=-1 if into is None else into, unneeded=self._spare()
                     )
                 made.adopt(pid, pidfd)
                 self.watch(pidfd, lambda: self._on_child_exit(made), made)
@@ -448,12 +447,13 @@ class Engine:
             for fd in child.values():
                 os.close(fd)
 
-    def _heap(self) -> list[tuple[int, int]]:
-        """Return what a child is made without; looked at anew now and then, for it grows."""
-        if self._spawned % HEAP_LOOKS == 0:
-            self._heap_ranges = core.heap_ranges()
-        self._spawned += 1
-        return self._heap_ranges
+    def _spare(self) -> list[tuple[int, int]]:
+        """Return what a child is made without; looked at anew whenever the engine's memory has grown or shrunk."""
+        with open("/proc/self/statm", "rb", buffering=0) as f:
+            size = f.read(64).split()[0]
+        if size != self._size:
+            self._spare_ranges, self._size = core.spare_ranges(), size
+        return self._spare_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
         pid, status, _ = os.wait4(container.pid, os.WNOHANG)
@@ -471,7 +471,7 @@ class Engine:
                         # Before whoever waits for the end is answered, but heard when its events have been noted.
                         self.tell_soon(Kind.EXIT, container.id, summary)
             if container.failure is not None:
-                self._recipes.forget(container.recipe.key)
+                self._recipes.forget(container.recipe)
                 if container.attached:
                     self.tell(Kind.ERROR, container.id, to_dict(container.failure))
                 container.dispose(keep_files=self.registry.failed(container))
@@ -603,9 +603,23 @@ class Engine:
 
     # ---- the end ----
 
+    def _wait_for_all(self) -> None:
+        """Wait for processes that have been killed, in the order in which they end.
+
+        A PID 1 ends after all others of its namespace have been waited for, those of containers that joined it too.
+        """
+        poll = select.poll()
+        left = {c.pidfd: c.pid for c in self.containers.values() if c.state != "ended" and c.pid and c.pidfd >= 0}
+        for pidfd in left:
+            poll.register(pidfd, select.POLLIN)
+        while left:
+            for pidfd, _ in poll.poll():
+                poll.unregister(pidfd)
+                with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
+                    os.waitpid(left.pop(pidfd), 0)
+
     def _shut_down(self) -> None:
-        # From the bottom up, each whatever comes of the others; and a container after what has entered it, for its
-        # PID 1 does not end before that has been waited for.
+        # From the bottom up, each whatever comes of the others.
         with contextlib.ExitStack() as last:
             if self._manager is not None:
                 last.callback(self._manager.close)
@@ -614,6 +628,7 @@ class Engine:
             last.callback(self.registry.close)
             for container in self.containers.values():
                 last.callback(self._see_out, container)
+            last.callback(self._wait_for_all)
             if self._zygote is not None:
                 last.callback(self._zygote.close)
             for container in self.containers.values():
@@ -625,9 +640,6 @@ class Engine:
             self._removed(pidfd)
 
     def _see_out(self, container: Supervised) -> None:
-        if container.state != "ended" and container.pid:
-            with contextlib.suppress(ChildProcessError):  # a cell is the zygote's child
-                os.waitpid(container.pid, 0)
         if container.record is not None:
             container.volumes = self.registry.volumes_of(container.record)
         container.dispose()

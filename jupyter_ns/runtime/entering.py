@@ -58,7 +58,7 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
     if record.state != "running":
         raise UsageError(f"exec: container {record.name} is {record.state}, not running")
     host = record.process
-    key = msgpack.packb([changes, host.cgroup.self_join_files])
+    key = msgpack.packb([changes, host.cgroup.self_join_files], unicode_errors="surrogateescape")
     recipe = host.entered.get(key) or _recipe_to_enter(record, dict(changes))
     if not (recipe.spec.user or recipe.spec.groups):  # whom a name means may change meanwhile
         if len(host.entered) >= MOST_WORDS:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import traceback
+from collections.abc import Iterator
 
 from ..errors import ContainerError, EngineError
 
@@ -13,3 +16,12 @@ def told(error: Exception) -> Exception:
         return error
     traceback.print_exception(error)
     return EngineError(f"a defect in jupyter_ns: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[None]:
+    """Have what the kernel refuses within be written to the engine's log: everything has been answered by now."""
+    try:
+        yield
+    except OSError as e:
+        print(f"jupyter_ns: {e}", file=sys.stderr)

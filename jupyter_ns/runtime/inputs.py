@@ -51,7 +51,8 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
     exposed = () if lower else exposed_directories([*request.get("exposed", ()), spec.workdir])
     return PlanInputs(
         container_id=container,
-        environment=_environment(container, spec, request.get("environ", {}), home),
+        environment=environment_of(container, spec, request.get("environ", {}), home),
+        home=home,
         uid=uid,
         gid=gid,
         groups=groups,
@@ -145,7 +146,8 @@ def _device_paths(device: Device) -> list[str]:
     return found
 
 
-def _environment(container: str, spec: ContainerSpec, base: dict[str, str], home: str) -> tuple[str, ...]:
+def environment_of(container: str, spec: ContainerSpec, base: dict[str, str], home: str) -> tuple[str, ...]:
+    """Return a payload's environment, ``NAME=value``: the kernel's, and what the user said."""
     merged: dict[str, str] = {**base, "HOSTNAME": spec.hostname or container[:12]}
     if home:
         merged["HOME"] = home

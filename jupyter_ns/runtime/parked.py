@@ -1,6 +1,7 @@
 """Containers built ahead: each waits, untouched, at the last step before its payload.
 
-After a run, the next one in the same words is likely, so one is built for it, once the kernel has had
+After a run, the next one of the same kind is likely: in the same words, or with another program, other arguments and
+another environment, which only the last step needs (`recipes`). So one is built for it, once the kernel has had
 time to show the first. It is as fresh as one built on demand: nothing has run in it, it is used once, and
 it is dropped when the host's mounts change (`Engine`), when a directory that it stands on is another by now, when
 the zygote has learnt new modules, and after `KEEP_S` seconds.
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from . import blank
 from .failing import told
 from .recipes import Recipe
+from .streams import is_readable
 from .supervised import Supervised
 
 KEEP_S = 30.0
@@ -32,9 +34,9 @@ class _Waiting(NamedTuple):
 
 
 def ground_of(recipe: Recipe) -> list[tuple[int, int]]:
-    """Return device and inode of each directory that a container keeps hold of from its building on."""
+    """Return device and inode of each directory or file that a container keeps hold of from its building on."""
     found = []
-    for path in (recipe.spec.workdir, *recipe.exposed):
+    for path in (recipe.spec.workdir, *recipe.exposed, *(m.source for m in recipe.spec.mounts if m.source)):
         try:
             stat = os.stat(path)
         except OSError:
@@ -62,22 +64,27 @@ class Parked:
 
     def take(self, recipe: Recipe) -> Supervised | None:
         """Take the container that waits for this request, if there is one."""
-        self._wanted.pop(recipe.key, None)
-        found = self._waiting.pop(recipe.key, None)
+        self._wanted.pop(recipe.kind, None)
+        found = self._waiting.pop(recipe.kind, None)
         if found is None:
             return None
         if found.container.state == "ended":  # killed while it waited
             found.container.dispose()
             return None
-        if found.ground != ground_of(recipe):
+        if found.container.pidfd >= 0 and is_readable(found.container.pidfd):  # likewise, just now
             found.container.discard()
             return None
+        if found.ground != ground_of(recipe) or not recipe.fits(found.container.recipe):
+            found.container.discard()
+            return None
+        found.container.recipe = recipe
+        found.container.go_ahead = recipe.go_ahead(found.container.container_id)
         return found.container
 
     def take_blank(self, recipe: Recipe) -> Supervised | None:
         """Take the child that waits for a plan, if it can become a container of this kind."""
         found = self._blank
-        if found is None or not blank.fits(recipe) or found.plan.clone_flags != recipe.plan.clone_flags:
+        if found is None or not blank.suits(recipe) or not blank.begins(found, recipe):
             return None
         self._blank = None
         if found.state == "blank":
@@ -87,19 +94,19 @@ class Parked:
 
     def replenish(self, recipe: Recipe) -> None:
         """Have one more container built by this recipe, soon."""
-        self._wanted[recipe.key] = recipe, time.monotonic() + AFTER_S
+        self._wanted[recipe.kind] = recipe, time.monotonic() + AFTER_S
 
     def _replenish(self, recipe: Recipe) -> None:
-        if self._blank is None and blank.fits(recipe):
+        if self._blank is None and blank.suits(recipe):
             self._blank = self._make(blank.recipe_like(recipe))
             self._blank_until = time.monotonic() + KEEP_S
-        if recipe.key in self._waiting:
+        if recipe.kind in self._waiting:
             return
         while len(self._waiting) >= MOST:
             self._drop_one(next(iter(self._waiting)))
-        made = self._make(recipe)
+        made = self._make(recipe.unfinished())
         if made is not None:
-            self._waiting[recipe.key] = _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))
+            self._waiting[recipe.kind] = _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))
 
     def _make(self, recipe: Recipe) -> Supervised | None:
         try:

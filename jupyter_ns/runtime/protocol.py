@@ -154,6 +154,8 @@ class Outgoing:
         OSError
             EPIPE or ECONNRESET: nobody is there any more.
         """
+        if len(self._queue) > 1 and self.size <= CHUNK:  # at once, so that the other side wakes up once
+            self._queue = deque([memoryview(b"".join(self._queue))])
         while self._queue:
             try:
                 self.advance(sock.send(self._queue[0]))

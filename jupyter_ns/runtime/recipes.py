@@ -2,6 +2,7 @@
 
 A recipe holds everything about a container that does not depend on its identity: the plan's
 image with a stand-in for the container's ID, which has a fixed length and is put in later.
+Requests for programs that differ in `WORDS` only are of one *kind*, whose plans differ in their last step.
 """
 
 from __future__ import annotations
@@ -9,18 +10,25 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
 
+from .. import core
 from ..host import HostFacts
 from ..plan import Plan, build_plan
+from ..plan.finish import LAST_WAIT, exec_step
+from ..plan.steps import Op, Step
 from ..spec import ContainerSpec
-from .inputs import resolve_inputs
+from .inputs import environment_of, resolve_inputs
 
 STAND_IN = "f0e1d2c3b4a5"
 """Twelve hexadecimal digits, where the container's own will be."""
+WORDS = ("argv", "entrypoint", "environment")
+"""What of a spec only the last step of a program's plan depends on, as it does on the notebook's environment."""
+LAST_STEPS = 3
+"""Of a program's plan: from the last wait on."""
 MAX_RECIPES = 64
 _FDS_OFFSET = struct.Struct("<I")
 
@@ -33,12 +41,12 @@ class Recipe:
     ----------
     key : bytes
         The request, packed.
+    kind : bytes
+        The same without `WORDS`, where a program is asked for: until the last wait, all of a kind are built alike.
     spec : ContainerSpec
         What was asked for.
     plan : Plan
         With the stand-in for the ID.
-    image : bytes
-        Of `plan`, with descriptor numbers that are still to be filled in.
     exposed : tuple of str
         As in `PlanInputs`.
     bare : bool
@@ -47,6 +55,8 @@ class Recipe:
         What `plan` was made from.
     uid : int
         The payload's user ID, as the engine counts.
+    home : str
+        As in `PlanInputs`.
     lower : tuple of str
         As in `PlanInputs`.
     above : tuple of str
@@ -59,17 +69,24 @@ class Recipe:
     """
 
     key: bytes
+    kind: bytes
     spec: ContainerSpec
     plan: Plan
-    image: bytes
     exposed: tuple[str, ...]
     bare: bool
     facts: HostFacts
     uid: int
+    home: str = ""
     lower: tuple[str, ...] = ()
     above: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     once: bool = False
+    _whole: list[bytes] = field(default_factory=list, compare=False, repr=False)
+    """The plan's image, with numbers of descriptors that are still to be filled in, once it was needed."""
+    _rest: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """Images of what is left of the plan at some step, once they were needed."""
+    _alike: list[Recipe] = field(default_factory=list, compare=False, repr=False)
+    """`unfinished`, once it was needed; recipes of a kind share it."""
 
     @property
     def remapped(self) -> bool:
@@ -86,9 +103,43 @@ class Recipe:
         """Whether a fork of the zygote becomes the container."""
         return self.spec.python and not self.bare
 
+    @property
+    def _last_wait(self) -> int:
+        """Index of the step at which a program's container waits to be wanted; 0 for a cell, which is no program."""
+        last = len(self.plan.steps) - LAST_STEPS
+        return last if last > 0 and self.plan.steps[last] == LAST_WAIT and self.plan.steps[-1].op is Op.EXEC else 0
+
+    def unfinished(self) -> Recipe:
+        """Return the recipe of a container that waits for any request of this kind: with what is left of the plan."""
+        if not self._last_wait:
+            return self
+        if not self._alike:
+            done = self.plan.steps[: self._last_wait]
+            plan = replace(self.plan, steps=(*done, Step(Op.PLAN, LAST_WAIT.args, why="for what depends on the words")))
+            self._alike.append(replace(self, plan=plan, _whole=[], _rest={}, _alike=[]))
+        return self._alike[0]
+
+    def fits(self, made: Recipe) -> bool:
+        """Whether a container that was built by `made.unfinished` is, so far, what this recipe gives."""
+        done = self._last_wait or len(self.plan.steps)
+        return made.uid == self.uid and made.plan.steps[:done] == self.plan.steps[:done]
+
+    def go_ahead(self, container: str) -> bytes:
+        """Return what a container that was built by `unfinished` is told when it is wanted."""
+        return self.rest(container, self._last_wait + 1) if self._last_wait else core.GO
+
+    def rest(self, container: str, first: int) -> bytes:
+        """Return what a child is told that has carried out the plan up to the step `first`."""
+        if first not in self._rest:
+            self._rest[first] = Plan(0, self.plan.steps[first:]).image({})
+        image = self._rest[first].replace(STAND_IN.encode(), container[:12].encode())
+        return core.further_plan(image, len(self.plan.steps) - first, first)
+
     def image_for(self, container: str, fds: Mapping[str, int]) -> bytes:
         """Put a container's ID and descriptors into the image."""
-        image = bytearray(self.image.replace(STAND_IN.encode(), container[:12].encode()))
+        if not self._whole:
+            self._whole.append(self.plan.image(dict.fromkeys(self.descriptors, 0)))
+        image = bytearray(self._whole[0].replace(STAND_IN.encode(), container[:12].encode()))
         # The first step is JNS_FDS; its pairs stand at its s0: see core.h.
         (at,) = _FDS_OFFSET.unpack_from(image, 48)
         for name, number in self.plan.steps[0].args[0]:
@@ -97,10 +148,19 @@ class Recipe:
         return bytes(image)
 
 
+def kind_of(request: dict[str, Any], key: bytes) -> bytes:
+    """Return `Recipe.kind` of a request that packs to `key`."""
+    spec = request["spec"]
+    if spec.get("python"):
+        return key
+    rest = {k: v for k, v in spec.items() if k not in WORDS}
+    kind: bytes = msgpack.packb(request | {"spec": rest, "environ": None}, unicode_errors="surrogateescape")
+    return kind
+
+
 def entering_recipe(spec: ContainerSpec, plan: Plan, exposed: tuple[str, ...], facts: HostFacts, uid: int) -> Recipe:
     """Return the recipe, used once, of a process that enters what is there already."""
-    names = dict.fromkeys((name for name, _ in plan.steps[0].args[0]), 0)
-    return Recipe(b"", spec, plan, plan.image(names), exposed, False, facts, uid)
+    return Recipe(b"", b"", spec, plan, exposed, False, facts, uid)
 
 
 class Recipes:
@@ -108,6 +168,7 @@ class Recipes:
 
     def __init__(self) -> None:
         self._recipes: OrderedDict[bytes, Recipe] = OrderedDict()
+        self._kinds: OrderedDict[bytes, Recipe] = OrderedDict()
 
     def get(
         self,
@@ -132,44 +193,66 @@ class Recipes:
         UsageError, UnsupportedError
             As `resolve_inputs` and `build_plan`.
         """
-        key = msgpack.packb(request)
+        key = msgpack.packb(request, unicode_errors="surrogateescape")
         recipe = self._recipes.get(key)
         if recipe is None:
-            spec = ContainerSpec.from_dict(request["spec"])
-            facts = facts_for(spec)
-            inputs = resolve_inputs(STAND_IN, spec, facts, request)
-            inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
-            plan = build_plan(spec, facts, inputs)
-            names = dict.fromkeys((name for name, _ in plan.steps[0].args[0]), 0)
-            recipe = Recipe(
-                key,
-                spec,
-                plan,
-                plan.image(names),
-                inputs.exposed,
-                inputs.bare,
-                facts,
-                inputs.uid,
-                lower=inputs.lower,
-                above=inputs.above.get("/", ()),
-                held=tuple(request.get("held", ())),
-                once="anonymous" in request or bool(spec.joins),
-            )
-            if recipe.remapped:
-                recipe = replace(recipe, uid=facts.private_ids[0] + inputs.uid)
+            kind = kind_of(request, key)
+            like = self._kinds.get(kind)
+            recipe = self._alike(like, key, request) if like else self._new(key, kind, request, facts_for, join_files)
+            spec = recipe.spec
             # These look at files that may change meanwhile, or at a cgroup that may be made anew.
             if not (spec.mounts or spec.user or spec.groups or spec.devices or spec.cgroup_parent):
-                self._recipes[key] = recipe
-        else:
-            self._recipes.move_to_end(key)
-        while len(self._recipes) > MAX_RECIPES:
-            self._recipes.popitem(last=False)
+                self._recipes[key] = self._kinds[kind] = recipe
+        for known, asked in ((self._recipes, key), (self._kinds, recipe.kind)):
+            if asked in known:
+                known.move_to_end(asked)
+            while len(known) > MAX_RECIPES:
+                known.popitem(last=False)
         return recipe
+
+    @staticmethod
+    def _new(
+        key: bytes,
+        kind: bytes,
+        request: dict[str, Any],
+        facts_for: Callable[[ContainerSpec], HostFacts],
+        join_files: Callable[[ContainerSpec, bool], tuple[str, ...]],
+    ) -> Recipe:
+        spec = ContainerSpec.from_dict(request["spec"])
+        facts = facts_for(spec)
+        inputs = resolve_inputs(STAND_IN, spec, facts, request)
+        inputs = replace(inputs, cgroup_join=join_files(spec, spec.python and not inputs.bare))
+        recipe = Recipe(
+            key,
+            kind,
+            spec,
+            build_plan(spec, facts, inputs),
+            inputs.exposed,
+            inputs.bare,
+            facts,
+            inputs.uid,
+            home=inputs.home,
+            lower=inputs.lower,
+            above=inputs.above.get("/", ()),
+            held=tuple(request.get("held", ())),
+            once="anonymous" in request or bool(spec.joins),
+        )
+        return replace(recipe, uid=facts.private_ids[0] + inputs.uid) if recipe.remapped else recipe
+
+    @staticmethod
+    def _alike(like: Recipe, key: bytes, request: dict[str, Any]) -> Recipe:
+        """Return the recipe of another request of a kind that is known: only the program and its words are new."""
+        spec = ContainerSpec.from_dict(request["spec"])
+        environment = environment_of(STAND_IN, spec, request.get("environ", {}), like.home)
+        plan = replace(like.plan, steps=(*like.plan.steps[:-1], exec_step(spec, environment)))
+        return replace(like, key=key, spec=spec, plan=plan, _whole=[], _rest={})
 
     def clear(self) -> None:
         """Drop all, because the host has changed."""
         self._recipes.clear()
+        self._kinds.clear()
 
-    def forget(self, key: bytes) -> None:
+    def forget(self, recipe: Recipe) -> None:
         """Drop a recipe, because it failed."""
-        self._recipes.pop(key, None)
+        self._recipes.pop(recipe.key, None)
+        self._kinds.pop(recipe.kind, None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, to_dict
 from ..spec import ContainerSpec
-from ..usage import Usage, without_amounts
+from ..usage import Usage
 from . import health
 from .copies import Copies
 from .failing import told
@@ -221,7 +221,7 @@ class Registry:
             what = "executable file not found in $PATH" if summary["exit_code"] == 127 else "permission denied"
             record.error = f'exec: "{program}": {what}'
         if record.life.detach:
-            record.usage.append(without_amounts(summary["sample"]))
+            record.usage.append(summary["sample"])
         record.summary = {k: summary[k] for k in ("wall_seconds", "peak", "reason")}
         if record.oom_killed:
             self.event(record, "oom")

@@ -140,20 +140,19 @@ def make_shell() -> CellShell:
     config.InteractiveShell.colors = "neutral"
     config.InteractiveShell.cache_size = 0
     shell: CellShell = CellShell.instance(config=config)
-    warm_up(shell, "1 + 1", "!true", "1 / 0")  # the last loads what renders tracebacks
+    here, there = socket.socketpair()
+    with here, there:
+        CHANNEL.sock = here
+        for source in ("1 + 1", "!true", "1 / 0"):  # the last loads what renders tracebacks
+            shell.run_cell(source, store_history=False)
+    CHANNEL.sock = None
+    forget(shell)
     return shell
 
 
-def warm_up(shell: CellShell, *sources: str) -> None:
-    """Run cells of our own and forget them: what they load and, after a fork, the pages they write are there then."""
-    here, there = socket.socketpair()
-    CHANNEL.sock = here
-    for source in sources or ("1 + 1",):
-        shell.run_cell(source, store_history=False)
+def forget(shell: CellShell) -> None:
+    """Take back what a cell of our own has left."""
     for name in ("_exit_code", "_", "__", "___"):
         shell.user_ns.pop(name, None)
     shell.last_execution_succeeded = True
     shell.displayhook.last = None
-    CHANNEL.sock = None
-    here.close()
-    there.close()

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
 from .changes import Layer, collect_changes
-from .failing import told
+from .failing import logged, told
 from .joining import inside
 from .keep import keep
 from .protocol import Kind
@@ -62,6 +61,8 @@ class Supervised:
     streams: Streams = field(init=False)
     sampler: Sampler | ProcSampler | None = None
     parked: bool = False
+    go_ahead: bytes = core.GO
+    """What its child is told at the last wait."""
     record: Record | None = None
     network: Attachment | None = None
     """Its place on a network, if it has one."""
@@ -149,6 +150,7 @@ class Supervised:
     def watch_cgroup(self) -> None:
         """Open what tells of the cgroup, while the child builds."""
         self.sampler = sampler_of(self.cgroup)
+        self.cgroup.peak(), self.cgroup.oom_kills()  # which opens their files
         oom_fd = self.cgroup.oom_fd()
         if oom_fd is not None:
             self.oom_fd = oom_fd
@@ -216,7 +218,7 @@ class Supervised:
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             self._on_ready()
             return
-        os.write(self.ends.go, b"g")
+        core.tell(self.ends.go, core.GO)
         if label == "layer" and not self.recipe.remapped:
             if self.network is not None:
                 self.network.connect()
@@ -244,12 +246,10 @@ class Supervised:
         self.cgroup.watch(self.pid)
         if self.sampler is not None and self.spec.network == "none" and "network" not in self.spec.without:
             self.sampler.watch_network(self.pid)
-        if self.spec.cgroup_parent:
-            self.base_levels = self.cgroup.levels_anew("memory")
         self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
-        if self.parked:
-            self.base_sample = self._take_sample()
+        if self.sampler is not None:  # before the payload runs: a short one may be over when it has been let go
+            self.base_sample = self.sampler.counters()
         if self.parked and not self.spec.networked:
             self.introduction = self.engine.introduction(self)
 
@@ -268,12 +268,14 @@ class Supervised:
     def let_go(self) -> None:
         """Let the child go on to its payload, if it stands ready and is connected."""
         if self.state == "ready" and (self.network is None or self.network.connect()):
+            if self.spec.cgroup_parent and not self.enters:  # not before: it is another's hit that would be forgotten
+                self.base_levels = self.cgroup.levels_anew("memory")
             self.state = "running"
             self.started = time.monotonic()
             with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # killed while it waited: its end follows
                 if self.network is not None and self.sampler is not None:
                     self.sampler.watch_network(self.pid)
-                os.write(self.ends.go, b"g")
+                core.tell(self.ends.go, self.go_ahead)
 
     def _keep(self, name: str, fd: int) -> None:
         """Take up one of `KEPT`, in place of that of an earlier life."""
@@ -289,8 +291,6 @@ class Supervised:
 
     def follow(self) -> None:
         """Tell of the payload that has been let go, and read what it writes."""
-        if self.base_sample is None and self.sampler is not None:
-            self.base_sample = self._take_sample()  # it has used next to nothing by now
         self.engine.tell_started(self)
         self.streams.watch()
         if self.spec.timeout_seconds is not None:
@@ -416,6 +416,11 @@ class Supervised:
         """Take a sample; counters and time count from the payload's start."""
         return relative(self._take_sample(), self.base_sample, self.started)
 
+    def last_counters(self) -> list[Any]:
+        """Return what it has used, when its processes have gone, as a sample without amounts."""
+        assert self.sampler is not None
+        return relative(self.sampler.counters(), self.base_sample, self.started)
+
     def _take_sample(self) -> tuple[Any, ...]:
         assert self.sampler is not None
         return self.sampler.sample()
@@ -504,7 +509,7 @@ class Supervised:
 
     def summary(self) -> dict[str, Any]:
         """Return what the kernel is told of the end."""
-        sample = self.relative_sample()
+        sample = self.last_counters()
         oom_kills = self.cgroup.oom_kills()
         if oom_kills and self.reason in ("", "interrupted"):
             self.reason = "oom"
@@ -618,12 +623,11 @@ class Supervised:
         self.close_all(keep_files=keep_files)
         if self.sampler is not None:
             self.sampler.close()
-        try:
+        with logged():  # EBUSY: a process is still in the kernel; it goes with the engine's own directory
             self.cgroup.remove()
-        except OSError as e:  # EBUSY: a process is still in the kernel; it goes with the engine's own directory
-            print(f"jupyter_ns: {e}", file=sys.stderr)
         if self.volumes and not keep_files:
-            self.engine.remove_volumes(*self.volumes)
+            with logged():  # EAGAIN: no more processes; `volume prune` finds them
+                self.engine.remove_volumes(*self.volumes)
             self.volumes = ()
 
     def close_all(self, *, keep_files: bool = False) -> None:

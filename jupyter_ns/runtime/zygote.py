@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import importlib
 import os
 import random
@@ -25,12 +26,16 @@ from ..namespaces import BY_NAME
 from ..plan.build import MNT_DETACH
 from ..plan.steps import Op, Plan, Step
 from . import payload
-from .shell import make_shell, warm_up
+from .shell import make_shell
 from .zygote_client import FD_ORDER, FIRST_FD
 
 PR_SET_PDEATHSIG = 1
 CHANNEL_FD, REPORT_FD, GO_FD = 3, 4, 5
 """Where the first step of a plan puts them: `plan.build`, the stage ``entry``."""
+
+
+REHEARSALS = 16
+"""How often the zygote runs a cell, so that the interpreter has adapted its code to it (PEP 659) before any fork."""
 
 
 def threads() -> int:
@@ -51,6 +56,8 @@ class Zygote:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self.shell = make_shell()
+        for _ in range(REHEARSALS):
+            payload.rehearse(self.shell)
 
     def run(self) -> None:
         """Serve until the engine closes the socket."""
@@ -88,6 +95,7 @@ class Zygote:
                 core.setns(fds[-1], BY_NAME["pid"].flag)  # for children only: pid_namespaces(7)
             elif own:
                 core.unshare(BY_NAME["pid"].flag)  # likewise
+            gc.freeze()
             pid = os.fork()
         except OSError as e:
             self._send({"failed": message["fork"], "errno": e.errno})
@@ -122,7 +130,9 @@ class Zygote:
                     os.close(GO_FD + 1)  # the pidfd of the container's PID 1 has served
                 payload.open_streams()
                 if message["parked"]:
-                    warm_up(self.shell)
+                    payload.rehearse(self.shell)
+                gc.freeze()
+                gc.enable()
                 # Beside others that go on, nothing is to be read into the end of one process.
                 last = -1 if message["enters"] else fcntl.fcntl(REPORT_FD, fcntl.F_DUPFD_CLOEXEC, REPORT_FD)
                 pipe = os.fstat(last) if last >= 0 else None
@@ -159,6 +169,7 @@ class Zygote:
         _, status = os.waitpid(pid, 0)
         if status == 0:
             quietly_import(module)
+            gc.collect()
         else:
             self._unsafe.add(module)
 
@@ -241,6 +252,8 @@ def die_with_parent() -> None:
 
 def main(fd: int) -> None:
     """Be the zygote on the socket `fd`."""
+    # A child collects its own garbage only: looking at all that is here would copy it, pages and all (gc.freeze).
+    gc.disable()
     die_with_parent()
     if os.getppid() == 1:
         return  # the engine died before the line above

@@ -11,6 +11,7 @@ import signal
 import stat
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -517,7 +518,7 @@ def test_plan_goes_on_with_the_plan_that_comes(tmp_path: Path) -> None:
     made, filler = tmp_path / "made", "x" * 100_000
     plan = Plan(0, (Step(Op.MKDIR, (str(made), 0o700)), Step(Op.HOSTNAME, (filler,)), Step(Op.WAIT, ("end",))))
     with blank() as (_, read, release):
-        core.hand_plan(release, plan.image({}), len(plan.steps))
+        core.tell(release, core.further_plan(plan.image({}), len(plan.steps)))
         assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)  # a name of 100,000 characters
         assert made.is_dir()
 
@@ -526,7 +527,7 @@ def test_plan_goes_on_with_the_plan_that_comes(tmp_path: Path) -> None:
 def test_a_plan_that_does_not_hold_together_is_refused(damage: Callable[[bytes], bytes]) -> None:
     plan = Plan(0, (Step(Op.CHDIR, ("/",)), Step(Op.EXEC, (("/bin/true",), ("true",), ("A=1",)))))
     with blank() as (_, read, release):
-        core.hand_plan(release, damage(plan.image({})), len(plan.steps))
+        core.tell(release, core.further_plan(damage(plan.image({})), len(plan.steps)))
         assert core.read_report(read) == (core.FAILED, 1, errno.EINVAL)
         assert core.read_report(read) is None
 
@@ -538,6 +539,77 @@ def test_plan_ends_the_child_when_the_engine_lets_go() -> None:
         os.dup2(null, release)  # closes it
         os.close(null)
         assert core.read_report(read) is None
+
+
+# ---- what a child is made of ----
+
+
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="the address sanitizer watches memory that would be missing")
+def test_a_child_is_made_without_what_is_pythons() -> None:
+    """It walks steps of many kinds without Python's program, modules and heap."""
+    read, report = os.pipe2(os.O_CLOEXEC)
+    go, release = os.pipe2(os.O_CLOEXEC)
+    steps = (PRIVATE_ROOT, Step(Op.HOSTNAME, ("spare",)), Step(Op.LINK_UP, ("lo",)), Step(Op.WAIT, ("end",)))
+    plan = Plan(NEWNS | NEWUTS | NEWNET, steps)
+    spare = core.spare_ranges()
+    pid, pidfd = core.spawn(plan, {"report": report, "go": go}, unneeded=spare)
+    try:
+        assert core.read_report(read) == (core.WAITING, 3, 0)
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        starts = {int(line.split("-")[0], 16) for line in lines}
+        kept = [s for s in starts if any(start <= s < start + length for start, length in spare)]
+        assert starts and len(kept) <= 1  # that of libc's errno, where it is one of them
+        assert not [line for line in lines if "[heap]" in line or "cpython" in line or "libpython" in line]
+        assert [line for line in lines if core.__file__.removesuffix("__init__.py") + "_core" in line]
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for fd in (pidfd, read, report, go, release):
+            os.close(fd)
+
+
+def test_spare_is_pythons_and_the_heap() -> None:
+    program, libc, large = os.path.realpath(sys.executable), "/lib/libc.so.6", core.MOST_BSS
+    maps = [
+        f"1000-2000 r-xp 0 fe:00 5     {program}\n",
+        f"2000-3000 rw-p 0 fe:00 5     {program}\n",
+        "3000-4000 rw-p 0 00:00 0 \n",  # .bss of what is spare is spare
+        "5000-6000 rw-p 0 00:00 0     [heap]\n",
+        f"100000-200000 rw-p 0 fe:00 6     {libc}\n",
+        f"200000-{0x200000 + 2 * large:x} rw-p 0 00:00 0 \n",  # its .bss, and what has grown together with it
+        "800000-900000 rw-p 0 00:00 0 \n",
+        "900000-901000 ---p 0 00:00 0 \n",
+        "a00000-a01000 r--p 0 00:00 0     [vvar]\n",
+        "b00000-b01000 rw-p 0 00:00 0     [stack]\n",
+        f"c00000-c01000 r--p 0 fe:00 7     {core._core.__file__}\n",
+        "c01000-c02000 rw-p 0 00:00 0 \n",
+    ]
+    assert core.spare_ranges(maps) == [
+        (0x1000, 0x2000), (0x3000, 0x1000), (0x5000, 0x1000), (0x200000 + large, large), (0x800000, 0x100000),
+    ]  # fmt: skip
+
+
+def test_a_signal_waits_until_the_child_has_its_own_dispositions() -> None:
+    """A handler of Python's is not there in the child."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    read, report = os.pipe2(os.O_CLOEXEC)
+    go, release = os.pipe2(os.O_CLOEXEC)
+    plan = Plan(0, (Step(Op.WAIT, ("first",)), Step(Op.WAIT, ("second",)), Step(Op.SIGNALS), Step(Op.WAIT, ("end",))))
+    pid, pidfd = core.spawn(plan, {"report": report, "go": go}, unneeded=core.spare_ranges())
+    try:
+        assert core.read_report(read) == (core.WAITING, 0, 0)
+        os.kill(pid, signal.SIGTERM)
+        os.write(release, b"g")
+        assert core.read_report(read) == (core.WAITING, 1, 0)
+        os.write(release, b"g")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()  # ours is as before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for fd in (pidfd, read, report, go, release):
+            os.close(fd)
 
 
 # ---- images that do not hold together ----

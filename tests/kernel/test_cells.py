@@ -86,6 +86,20 @@ def test_each_cell_is_a_fresh_interpreter() -> None:
     assert first != second
 
 
+def test_a_cell_collects_its_own_garbage_and_not_the_zygotes() -> None:
+    source = """
+import gc, weakref
+class Node: pass
+node = Node(); node.me = node; seen = weakref.ref(node); del node
+before = seen() is not None
+gc.collect()
+(gc.isenabled(), before, seen() is None, len(gc.get_objects()) < gc.get_freeze_count())
+"""
+    for _ in range(2):  # one that is built on demand, and one that was ready
+        assert cell(source)[0].value == (True, True, True, True)
+        time.sleep(0.5)
+
+
 def test_variables_in_and_out() -> None:
     variables = {"given": [1, 2], "text": "ü" * 100_000}
     container, run = cell("result = [*given, len(text)]", cell={"variables": variables, "out": ("result",)})

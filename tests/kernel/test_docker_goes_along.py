@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from docker_shell import Docker
 from ordinary_user import run_as_ordinary_user
+from processes import soon
 
 from jupyter_ns.lifecycle import ask
 
@@ -19,13 +19,6 @@ pytestmark = pytest.mark.needs("overlay")
 # cap_net_raw+ep, revision 2: linux/capability.h
 CAPABILITY = bytes.fromhex("0100000200200000" + "00" * 12)
 BINARY = b"\x00\xff not text"
-
-
-def soon(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 @pytest.fixture
@@ -111,14 +104,13 @@ def test_an_unnamed_volume_goes_with_a_detached_container(docker: Docker) -> Non
     docker("volume create named")
     before = volumes()
     for line, end in (
-        ("-d --rm --name one -v /data -v named:/named host sh -c 'echo x > /data/x; sleep 1'", ""),
+        ("-d -i --rm --name one -v /data -v named:/named host sh -c 'echo x > /data/x; read line'", "attach one"),
         ("-d --rm --name two -v /data host sleep 100", "stop -t 0 two"),
         ("-d --rm --name three -v /data host sleep 100", "rm -f three"),
     ):
         docker(f"run {line}")
         assert len(volumes()) == len(before) + 1
-        if end:
-            docker(end)
+        docker(end, "a line\n" if "-i" in line else None)
         assert soon(lambda: volumes() == before), line
     docker("run -d --name four -v /data host true")
     docker("wait four")
@@ -131,6 +123,7 @@ def test_an_unnamed_volume_goes_with_a_detached_container(docker: Docker) -> Non
 def test_it_outlives_a_restart_but_not_the_container(docker: Docker) -> None:
     docker("run -d --rm --name web -v /data host sh -c 'echo x >> /data/x; exec sleep 100'")
     (name,) = volumes()
+    assert soon(lambda: docker("exec web sh -c 'cat /data/x; true'") == "x\n")
     docker("restart -t 0 web")
     assert volumes() == {name}
     assert soon(lambda: docker("exec web cat /data/x") == "x\nx\n")

@@ -96,12 +96,6 @@ def test_cgroup_says_what_would_be_there(docker: Docker) -> None:
     assert "(web)" in found and "this notebook" in found and "%cgroup create" not in found
 
 
-def test_build_says_what_to_do_instead(docker: Docker) -> None:
-    for line in ("build .", "build -t x --no-cache .", "image build -f Dockerfile ."):
-        with pytest.raises(UsageError, match="commit it: `docker run --name made IMAGE"):
-            docker(line)
-
-
 @pytest.mark.needs("networks")
 def test_the_doctor_has_a_row_for_networks() -> None:
     rows = {row.ability: row for row in checkup.examine("host")}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from detached import detached
 from docker_shell import Docker
 from IPython.core.error import UsageError as ShownError
 from ordinary_user import run_as_ordinary_user
+from processes import soon
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import get_client
@@ -22,20 +25,13 @@ KINDS = "for n in net pid ipc uts mnt cgroup user; do readlink /proc/self/ns/$n;
 ALL = {"network": "container:web", "pid": "container:web", "ipc": "container:web"}
 
 
-def soon(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
-
-
 @pytest.fixture
 def web() -> Iterator[Container]:
     ask("network_create", name="lab")
     try:
-        script = "echo of-web > /dev/shm/x; echo ready; exec sleep 100"
+        script = "echo of-web > /dev/shm/x; exec sleep 100"
         with detached("sh", "-c", script, name="web", network="lab", ipc="shareable") as container:
-            assert soon(lambda: "ready" in container.logs())
+            assert soon(lambda: Path(f"/proc/{container.pid}/comm").read_text() == "sleep\n")
             yield container
     finally:
         ask("network_remove", of="lab")
@@ -198,6 +194,24 @@ def test_namespaces_of_another_user_namespace_are_refused() -> None:
         pytest.raises(UnsupportedError, match="other has a user namespace of its own"),
     ):
         run("true", workdir="/", network="container:other")
+
+
+LEAVING = """
+from jupyter_ns import run
+from jupyter_ns.client import close_client, get_client
+for name, options in (("web", {}), ("side", {"pid": "container:web"}), ("last", {"pid": "container:side"})):
+    run("sh", "-c", "sleep 100 & exec sleep 100", detach=True, name=name, workdir="/", **options)
+engine = get_client()._process
+close_client()
+print("closed", engine.returncode)
+"""
+
+
+@pytest.mark.needs("root")
+def test_the_engine_goes_with_all_who_share_a_pid_namespace() -> None:
+    """A PID 1 ends after the others of its namespace have been waited for: in the other order nobody ever would be."""
+    started = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, timeout=60, check=False)
+    assert (started.stdout, started.stderr) == ("closed 0\n", "")
 
 
 USER = f"""

@@ -46,7 +46,7 @@ def _hierarchies(engine: Callable[[], EngineClient]) -> None:
     """Have the engine make its directories in the hierarchies that it joins on first use."""
     engine()
     with contextlib.suppress(UnsupportedError):
-        run("true", cpuset_cpus="0")
+        run("true", cpuset_cpus=str(min(os.sched_getaffinity(0))))
 
 
 # ---- devices ----

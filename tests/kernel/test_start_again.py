@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from detached import detached
 from ordinary_user import run_as_ordinary_user
+from processes import soon
 
 from jupyter_ns import Container, run
 from jupyter_ns.client import get_client
@@ -23,10 +24,7 @@ PRIVATE = pytest.param("private", marks=pytest.mark.needs("root", "private"))
 
 
 def written(container: Container, line: str, times: int) -> None:
-    deadline = time.monotonic() + 10
-    while container.logs().splitlines().count(line) < times and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert container.logs().splitlines().count(line) == times
+    assert soon(lambda: container.logs().splitlines().count(line) == times)
 
 
 @pytest.fixture

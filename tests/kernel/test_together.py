@@ -33,7 +33,8 @@ def runs(client: EngineClient, *specs: ContainerSpec) -> list[Run]:
 
 @pytest.mark.needs("controller:cpu", "controller:cpuset")
 def test_shares_count_under_contention(engine: Callable[[], EngineClient]) -> None:
-    specs = [sh(limits=Limits(cpu_shares=shares, cpuset_cpus="0")) for shares in (1024, 512)]
+    cpu = str(min(os.sched_getaffinity(0)))
+    specs = [sh(limits=Limits(cpu_shares=shares, cpuset_cpus=cpu)) for shares in (1024, 512)]
     made = runs(engine(), *specs)
     big, small = run_together(made, BUSY.format(end=int(time.time()) + 5).encode())  # both to the same moment
     assert (big.exit_code, small.exit_code) == (0, 0)

@@ -198,3 +198,36 @@ c.remove(force=True)
 )
 def test_started_again_it_has_what_it_wrote_and_no_mounts_more(uid: int) -> None:
     assert evaluate(AGAIN, uid=uid) == ["1 0"]
+
+
+JOINING = """
+from jupyter_ns import namespaces
+from jupyter_ns.errors import UnsupportedError
+options = {"detach": True, "workdir": "/"}
+web = run("sh", "-c", "echo of-web > /dev/shm/x; exec sleep 1000", name="web", ipc="shareable", **options)
+kinds = ("network", "ipc") + PID
+side = run("sleep", "1000", **{kind: "container:web" for kind in kinds}, **options)
+for _ in range(2):
+    a, b = namespaces.read(web.pid), namespaces.read(side.pid)
+    print(*sorted({k for k in a if a[k] == b[k]} - {"user"}), side.exec("cat", "/dev/shm/x").stdout.strip())
+    side.stop(timeout=0).start()
+try:
+    print(run("true", pid="container:web", workdir="/").exit_code)
+except UnsupportedError as e:
+    print(str(e).partition(":")[0], "docker exec" in str(e))
+web.exec("true")
+side.remove(force=True)
+web.remove(force=True)
+"""
+
+
+@pytest.mark.rung("root-v2")
+def test_namespaces_of_another_container() -> None:
+    code = JOINING.replace("PID", '("pid",)')
+    assert evaluate(code) == ["ipc network pid of-web", "ipc network pid of-web", "0"]
+
+
+@pytest.mark.rung("user-v2")
+def test_namespaces_of_another_container_of_an_ordinary_user() -> None:
+    found = evaluate(JOINING.replace("PID", "()"), uid=USER)
+    assert found == ["ipc network of-web", "ipc network of-web", "--pid container True"]
