@@ -234,20 +234,23 @@ def obtain(store: Store, name: str, *, pull: str = "missing", platform: str = ""
     ImageError
         If it cannot be had; the message names what can be without a network.
     """
+    missing = ""
     if pull != "always":
         try:
             return _of_platform(store.find(name), name, platform)
         except ImageError as e:
             if elsewhere.needed():
                 return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
-            if str(parse_reference(name)) == BUSYBOX:
-                return _of_platform(make_busybox(store), name, platform)
+            here = _found(store, name) is not None
+            if not here and str(parse_reference(name)) == BUSYBOX and platform in ("", f"linux/{host_architecture()}"):
+                return make_busybox(store)
             if pull == "never":
                 raise ImageError(f"{e}, and --pull never keeps it from being pulled. {OFFLINE}") from None
+            missing = str(e) if here else f"Unable to find image '{parse_reference(name).short}' locally"
     if elsewhere.needed():
         return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
     reference = parse_reference(name)
-    say(f"Unable to find image '{reference.short}' locally" if pull != "always" else f"Pulling {reference.short}")
+    say(missing or f"Pulling {reference.short}")
     return pull_image(store, reference, platform=platform, say=say)
 
 

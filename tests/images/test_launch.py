@@ -166,3 +166,7 @@ def test_another_platform_is_another_image(data: Store) -> None:
     other = ContainerSpec(image="busybox", argv=("x",), platform="linux/s390x", pull="never")
     with pytest.raises(ImageError, match=f"wanted linux/s390x, actual: linux/{kept}"):
         prepare(other, print)
+    told: list[str] = []
+    with pytest.raises(ImageError, match="cannot be pulled"):
+        prepare(ContainerSpec(image="busybox", argv=("x",), platform="linux/s390x"), told.append)
+    assert told[0].startswith("busybox does not match the specified platform")
