@@ -13,6 +13,7 @@ from ..errors import ImageError, UnsupportedError, UsageError
 from ..spec import ContainerSpec
 from . import elsewhere
 from .base import BUSYBOX, HOST, OFFLINE, make_busybox
+from .make import host_architecture
 from .merged import Stack
 from .record import Image
 from .reference import Reference, parse_reference
