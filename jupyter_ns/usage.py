@@ -258,6 +258,12 @@ class Usage:
         return [time for time, text in self.events if text.lower().startswith("oom")]
 
     @property
+    def hits(self) -> list[tuple[float, str]]:
+        """When the limits of memory and tasks were first hit, seconds since the start; which one and how often."""
+        whats = tuple(what for field, what in _LIMITS.items() if field != "throttled_periods")
+        return [(time, text) for time, text in self.events if text.startswith(whats)]
+
+    @property
     def moves(self) -> list[tuple[float, str]]:
         """When a limit was moved while it ran, seconds since the start, and in words from where to where."""
         return [(time, text.removeprefix(MOVED)) for time, text in self.events if text.startswith(MOVED)]

@@ -159,6 +159,9 @@ def facts(container: Container) -> list[tuple[str, str]]:
     ooms = usage.oom_times
     if ooms:
         rows.append(("out of memory", "at " + ", ".join(format_duration(t) for t in ooms[:5])))
+    for time, text in usage.hits:
+        what, _, times = text.rstrip(")").partition(" (")
+        rows.append((what, f"{times}, first at {format_duration(time)}"))
     rows += [(f"{stream} truncated", note) for stream, note in _truncations(container)]
     return [(label, clean(text)) for label, text in rows]
 
@@ -286,6 +289,7 @@ def one_line(container: Container) -> Bundle:
     parts.append(f"at least {changed}" if container.changes_truncated else changed)
     if container.weakened:
         parts.append(f"! weaker than asked: {'; '.join(map(clean, container.weakened))}")
+    parts += [text for _, text in container.usage.hits]
     parts += [f"{stream} truncated" for stream, _ in _truncations(container)]
     text = " · ".join(parts)
     mark = f'<span style="color:{now.colour}">{now.mark}</span>'

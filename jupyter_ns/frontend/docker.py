@@ -1,4 +1,4 @@
-"""``%docker`` and ``%%docker``: Docker's own command lines; ``|``, ``>`` and ``<`` are a shell's."""
+"""``%docker`` and ``%%docker``: Docker's own command lines; ``|``, ``>``, ``<`` and ``$(…)`` are a shell's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import ImageError, UsageError
 from .commands import table
 from .commands.console import Console
+from .substitution import substitute
 
 
 def run_line(shell: Any, line: str, cell: str | None, magic: str) -> None:
@@ -34,9 +36,22 @@ def run_line(shell: Any, line: str, cell: str | None, magic: str) -> None:
     UsageError
         See `commands.table.dispatch`; also if a quotation is not closed.
     """
-    typed = split_line(line)
+    typed = split_line(substitute(line, lambda command: _output_of(shell, command, magic)))
     with as_docker(typed.words) if magic == "docker" else contextlib.nullcontext():
         _carry_out(shell, typed, cell, magic)
+
+
+def _output_of(shell: Any, command: str, magic: str) -> str:
+    """Return what a command of ``$(…)`` writes: one of ours, or one of the host's shell."""
+    if command.split()[:1] != ["docker"]:
+        done = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        sys.stderr.write(done.stderr)
+        return done.stdout
+    typed = split_line(
+        substitute(command.strip().removeprefix("docker"), lambda inner: _output_of(shell, inner, magic))
+    )
+    console = Console(shell=shell, source=_readable(typed.source), errors=typed.errors)
+    return _collected(console, typed, magic)
 
 
 def _carry_out(shell: Any, typed: Line, cell: str | None, magic: str) -> None:
@@ -47,12 +62,19 @@ def _carry_out(shell: Any, typed: Line, cell: str | None, magic: str) -> None:
     if not typed.rest:
         table.dispatch(console, typed.words, magic=magic)
         return
+    console.write(_collected(console, typed, magic))
+
+
+def _collected(console: Console, typed: Line, magic: str) -> str:
+    """Carry out a line; return what it writes, and where it goes on in the host's shell, what that writes."""
     with console.piped() as collected:
         table.dispatch(console, typed.words, magic=magic)
         collected.seek(0)
+        if not typed.rest:
+            return collected.read().decode(errors="replace")
         done = subprocess.run(typed.rest, shell=True, stdin=collected, capture_output=True)
     console.error(done.stderr.decode(errors="replace"))
-    console.write(done.stdout.decode(errors="replace"))
+    return done.stdout.decode(errors="replace")
 
 
 _SAID_BY_THE_DAEMON = re.compile(

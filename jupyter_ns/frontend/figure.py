@@ -54,7 +54,7 @@ def final_png(container: Container) -> tuple[bytes, str]:
 
 def _alt_text(container: Container, usage: Usage, arranged: list[Panel]) -> str:
     name = clean(container.name or container.short_id)
-    peaks = "; ".join(f"{panel.title} peak {panel.peak_label}" for panel in arranged)
+    peaks = "; ".join(f"{panel.title}, highest sample {panel.peak_label}" for panel in arranged)
     return (
         f"CPU, memory and PIDs of container {name} over time ({state(container).words}). "
         f"{peaks}. At the end: {describe(usage, arranged)}."

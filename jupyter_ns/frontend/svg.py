@@ -80,7 +80,7 @@ def _panel(
     peak = max(known, default=0.0)
     latest, highest = (word(known[-1]), word(peak)) if known else ("unknown", "unknown")
     if limit is None:
-        return Panel(title, values, latest, peak, f"peak {highest}", False, highest, 1.25 * max(peak, least))
+        return Panel(title, values, latest, peak, f"highest sample {highest}", False, highest, 1.25 * max(peak, least))
     # A quarter above the limit, so that a curve that runs along it is still told from the edge.
     top, label = max(1.25 * limit, 1.05 * peak), f"limit {word(limit)}"
     return Panel(title, values, f"{latest} of {word(limit)}", limit, label, True, highest, top)

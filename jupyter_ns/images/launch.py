@@ -13,6 +13,7 @@ from ..errors import ImageError, UnsupportedError, UsageError
 from ..spec import ContainerSpec
 from . import elsewhere
 from .base import BUSYBOX, HOST, OFFLINE, make_busybox
+from .make import host_architecture
 from .merged import Stack
 from .record import Image
 from .reference import Reference, parse_reference
@@ -234,21 +235,42 @@ def obtain(store: Store, name: str, *, pull: str = "missing", platform: str = ""
     ImageError
         If it cannot be had; the message names what can be without a network.
     """
+    missing = ""
     if pull != "always":
         try:
-            return store.find(name)
+            return _of_platform(store.find(name), name, platform)
         except ImageError as e:
             if elsewhere.needed():
                 return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
-            if str(parse_reference(name)) == BUSYBOX:
+            here = _found(store, name) is not None
+            if not here and str(parse_reference(name)) == BUSYBOX and platform in ("", f"linux/{host_architecture()}"):
                 return make_busybox(store)
             if pull == "never":
                 raise ImageError(f"{e}, and --pull never keeps it from being pulled. {OFFLINE}") from None
+            missing = str(e) if here else f"Unable to find image '{parse_reference(name).short}' locally"
     if elsewhere.needed():
         return store.image(elsewhere.call("obtain", name, pull, platform, say=say))
     reference = parse_reference(name)
-    say(f"Unable to find image '{reference.short}' locally" if pull != "always" else f"Pulling {reference.short}")
+    say(missing or f"Pulling {reference.short}")
     return pull_image(store, reference, platform=platform, say=say)
+
+
+def _of_platform(image: Image, name: str, platform: str) -> Image:
+    """Return an image if it is for a platform; one of this machine's own files is for this machine's.
+
+    Raises
+    ------
+    ImageError
+        If it is not: to whoever wants another platform, it is not here.
+    """
+    system, _, rest = platform.partition("/")
+    architecture, _, variant = rest.partition("/")
+    had = {key: str(image.config.get(key) or "") for key in ("os", "architecture", "variant")}
+    wanted = {"os": system, "architecture": architecture, "variant": variant}
+    if all(value in ("", had[key]) or (key, had[key]) == ("variant", "") for key, value in wanted.items()):
+        return image
+    actual = "/".join(value for value in had.values() if value)
+    raise ImageError(f"{name} does not match the specified platform: wanted {platform}, actual: {actual}")
 
 
 def pull_image(store: Store, reference: Reference, *, platform: str = "", say: Say) -> Image:

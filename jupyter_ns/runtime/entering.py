@@ -14,6 +14,7 @@ from ..plan import PlanInputs
 from ..plan.entering import carried_over, exec_plan, restart_plan
 from ..spec import ContainerSpec
 from ..trees import open_in_root
+from .accounts import Accounts
 from .entered import Entered
 from .inputs import resolve_inputs
 from .recipes import Recipe, entering_recipe
@@ -85,10 +86,19 @@ def _recipe_to_enter(record: Record, changes: dict[str, Any]) -> Recipe:
     spec = replace(spec, environment=(*record.spec.environment, *added))
     facts = host.recipe.facts
     # What is exposed was chosen when the container was built; looking once more takes longer than all the rest.
-    inputs = resolve_inputs(record.id, spec, facts, {"environ": record.request["environ"]})
+    request = {"environ": record.request["environ"], "accounts": _accounts(record, spec)}
+    inputs = resolve_inputs(record.id, spec, facts, request)
     inputs = replace(inputs, cgroup_join=host.cgroup.self_join_files, workdir_exists=True)
     uid = inputs.uid + (facts.private_ids[0] if host.recipe.remapped else 0)
     return entering_recipe(spec, exec_plan(spec, facts, inputs), inputs.exposed, facts, uid)
+
+
+def _accounts(record: Record, spec: ContainerSpec) -> Accounts | None:
+    image = record.request.get("image", {})
+    alone = bool(image) and not image.get("base")
+    if not (alone or spec.user or spec.groups) or "mount" in spec.without:
+        return None
+    return Accounts.of_root(record.process.root_fd, alone=alone)
 
 
 def start_again(engine: Engine, record: Record) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import resource
 from dataclasses import replace
 from stat import S_ISBLK, S_ISCHR
@@ -16,6 +14,7 @@ from ..host import OWN_DIRECTORIES, HostFacts, is_below
 from ..plan import DeviceNode, PlanInputs
 from ..security import capabilities, seccomp
 from ..spec import ContainerSpec, Device, Limits
+from .accounts import Accounts, resolve
 
 
 def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, request: dict[str, Any]) -> PlanInputs:
@@ -31,7 +30,7 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         What the host can do.
     request : dict
         ``environ`` (map) and ``exposed`` (list of directories that the payload's Python needs); ``image``
-        as `jupyter_ns.images.launch.prepare` gives it.
+        as `jupyter_ns.images.launch.prepare` gives it; ``accounts`` of a container that runs.
 
     Raises
     ------
@@ -43,7 +42,8 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
     image = request.get("image", {})
     layers = tuple(image.get("lower", ()))
     lower = () if image.get("base") else layers
-    uid, gid, groups, home = resolve_user(spec) if not lower else _image_user(spec, lower)
+    accounts = request.get("accounts") or (Accounts.of_layers(layers, alone=bool(lower)) if layers else None)
+    uid, gid, groups, home = resolve(spec, accounts)
     mask = capabilities.resolve(spec.cap_add, spec.cap_drop, privileged=spec.privileged, last_cap=facts.last_cap)
     lacking: tuple[str, ...] = ()
     if spec.userns != "private":  # whoever enters a new user namespace has all of them there
@@ -144,43 +144,6 @@ def _device_paths(device: Device) -> list[str]:
         directories[:] = [d for d in directories if d not in ("pts", "shm", "mqueue", "fd")]  # it has its own
         found += [f"{top}/{name}" for name in sorted(names) if not os.path.islink(f"{top}/{name}")]
     return found
-
-
-def _image_user(spec: ContainerSpec, lower: tuple[str, ...]) -> tuple[int, int, tuple[int, ...], str]:
-    from ..images.merged import Stack
-    from ..images.users import resolve_user as resolve
-
-    stack = Stack(lower)
-    return resolve(spec.user, spec.groups, stack.read_text("etc/passwd"), stack.read_text("etc/group"))
-
-
-def resolve_user(spec: ContainerSpec) -> tuple[int, int, tuple[int, ...], str]:
-    """Turn ``name|uid[:group|gid]`` into IDs, supplementary groups and home directory."""
-    user, _, group = spec.user.partition(":")
-    extra = tuple(_gid(g) for g in spec.groups)
-    if not user:
-        return 0, _gid(group) if group else 0, extra, ""
-    try:
-        entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-    except KeyError:
-        if not user.isdigit():
-            raise UsageError(
-                f"--user {spec.user}: no user {user!r} in /etc/passwd; give a name that is, or a number"
-            ) from None
-        return int(user), _gid(group) if group else 0, extra, "/"
-    if group:
-        return entry.pw_uid, _gid(group), extra, entry.pw_dir
-    groups = set(os.getgrouplist(entry.pw_name, entry.pw_gid)) - {entry.pw_gid} if entry.pw_uid else set()
-    return entry.pw_uid, entry.pw_gid, (*extra, *sorted(groups)), entry.pw_dir
-
-
-def _gid(group: str) -> int:
-    if group.isdigit():
-        return int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise UsageError(f"no group {group!r} in /etc/group; give a name that is, or a number") from None
 
 
 def environment_of(container: str, spec: ContainerSpec, base: dict[str, str], home: str) -> tuple[str, ...]:

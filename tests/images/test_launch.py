@@ -156,3 +156,17 @@ def test_volumes_become_bind_mounts(data: Store) -> None:
     assert len(request["held"]) == 2 and len(request["anonymous"]) == 1
     again, _ = prepare(ContainerSpec(argv=("x",), mounts=(named,)), print)
     assert again.mounts[0].source == made.mounts[0].source
+
+
+def test_another_platform_is_another_image(data: Store) -> None:
+    own = prepare(ContainerSpec(image="busybox", argv=("x",)), print).request["image"]["id"]
+    kept = data.find("busybox").config["architecture"]
+    same = ContainerSpec(image="busybox", argv=("x",), platform=f"linux/{kept}")
+    assert prepare(same, print).request["image"]["id"] == own
+    other = ContainerSpec(image="busybox", argv=("x",), platform="linux/s390x", pull="never")
+    with pytest.raises(ImageError, match=f"wanted linux/s390x, actual: linux/{kept}"):
+        prepare(other, print)
+    told: list[str] = []
+    with pytest.raises(ImageError, match="cannot be pulled"):
+        prepare(ContainerSpec(image="busybox", argv=("x",), platform="linux/s390x"), told.append)
+    assert told[0].startswith("busybox does not match the specified platform")

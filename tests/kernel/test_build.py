@@ -220,7 +220,7 @@ def test_links_of_the_image_are_followed_and_stay_in_it(docker: Callable[..., st
 
 
 def test_over_this_machines_own_files(docker: Callable[..., str]) -> None:
-    docker("build -t tools -", cell="FROM host\nRUN echo lesson > /srv/lesson\nENV A=b\n")
+    docker("build --progress=plain -t tools -", cell="FROM host\nRUN echo lesson > /srv/lesson\nENV A=b\n")
     assert inside(docker, "tools", "cat /srv/lesson; echo $A; test -e /etc/debian_version && echo debian")[:2] == [
         "lesson",
         "b",
@@ -244,6 +244,46 @@ def test_the_shell_and_the_program(docker: Callable[..., str]) -> None:
     docker("build -t program -", cell='FROM base\nSHELL ["/bin/sh", "-ec"]\nENTRYPOINT echo one\n')
     runtime = Store().find("program").runtime
     assert runtime["Entrypoint"] == ["/bin/sh", "-ec", "echo one"] and "Cmd" not in runtime
+
+
+def test_who_enters_is_looked_up_in_the_container(docker: Callable[..., str]) -> None:
+    text = "FROM busybox\nRUN echo made:x:4321:4322::/srv:/bin/sh >> /etc/passwd\n"
+    docker("build -t peopled -", cell=f"{text}RUN echo more:x:4323:made >> /etc/group\nUSER made\nCMD sleep 100\n")
+    docker("run -d --name peopled --health-cmd 'id > /dev/shm/checked' --health-interval 50ms peopled")
+    show = "sh -c 'id -u; id -g; id -G; echo $HOME'"
+    try:
+        assert docker(f"exec peopled {show}").split() == ["4321", "4322", "4322", "4323", "/srv"]
+        assert docker(f"exec -u root peopled {show}").split() == ["0", "0", "0", "/root"]
+        docker("exec -u 0 peopled sh -c 'echo later:x:4324:4325::/:/bin/sh >> /etc/passwd'")
+        assert docker(f"exec -u later peopled {show}").split() == ["4324", "4325", "4325", "/"]
+        until = time.monotonic() + 20
+        while ask("inspect", of="peopled").get("health") != "healthy":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert "uid=4321" in docker("exec peopled cat /dev/shm/checked")
+        # What stands there is the container's to write: it neither holds the engine up nor counts.
+        docker("exec -u 0 peopled sh -c 'rm /etc/passwd; mkfifo /etc/passwd'")
+        with pytest.raises(UsageError, match="unable to find user later"):
+            docker("exec -u later peopled true")
+        docker("exec -u 0 peopled sh -c 'rm /etc/passwd; ln -s /proc/self/root/etc/group /etc/passwd'")
+        with pytest.raises(UsageError, match="unable to find user later"):
+            docker("exec -u later peopled true")
+    finally:
+        docker("rm -f peopled")
+
+
+def test_a_user_made_over_this_machines_own_files(docker: Callable[..., str]) -> None:
+    add = "echo made:x:4321:4322::/srv:/bin/sh >> /etc/passwd"
+    docker("build -t own -", cell=f"FROM host\nRUN {add}\nUSER made\nRUN id -u > /dev/shm/u && grep 4321 /dev/shm/u\n")
+    docker("run -d --name own own sleep 100")
+    docker("run -d --name plain host sleep 100")
+    try:
+        assert docker("exec own id -u").split() == ["4321"]
+        docker(f"exec plain sh -c '{add}'")
+        assert docker("exec -u made plain id -u").split() == ["4321"]
+        assert docker("exec -u nobody plain id -un").split() == ["nobody"]
+    finally:
+        docker("rm -f own plain")
 
 
 def test_health_checks_of_images_count(docker: Callable[..., str]) -> None:
@@ -284,6 +324,7 @@ def test_health_checks_of_images_count(docker: Callable[..., str]) -> None:
         ("build -", "FROM busybox\nCOPY --from=3 /a /b", "line 2: COPY: --from=3: there is no earlier stage"),
         ("build -", "FROM busybox AS\n", "line 1: FROM: .*expected IMAGE"),
         ("build --target x -", "FROM busybox AS y", "--target x: no such stage; there are: y"),
+        ("build --progress tty -", "FROM busybox", "--progress.*auto or plain"),
         ("build -t a:b:c -", "FROM busybox", "a:b:c"),
         ("build /nowhere", None, "expected a directory"),
         ("build /etc", None, "failed to read dockerfile /etc/Dockerfile: No such file"),

@@ -20,6 +20,27 @@ from jupyter_ns.lifecycle import ask
 pytestmark = pytest.mark.needs("overlay")
 
 
+# ---- what a shell puts into a line ----
+
+
+def test_commands_are_substituted_as_a_shell_does(docker: Docker, tmp_path: Path) -> None:
+    names = [docker(f"run -d --name {name} -l kept={name} host sleep 1000").strip() for name in ("one", "two")]
+    assert docker("inspect -f '{{.Id}}' $(docker ps -aq --filter label=kept=two)").split() == [names[1]]
+    assert docker("inspect -f '{{.Name}}' $(docker ps -q | tail -1)") == "/one\n"
+    (tmp_path / "two words").mkdir()
+    (tmp_path / "two words/f").write_text("of the host\n")
+    os.symlink(tmp_path / "two words", tmp_path / "link")
+    line = f'run --rm -v "$(readlink {tmp_path}/link)":/srv:ro host cat /srv/f'
+    assert docker(line) == "of the host\n"
+    # Between single quotes it is the container's shell's.
+    assert docker("exec one sh -c 'echo $(readlink /proc/self/ns/uts)'").strip() != os.readlink("/proc/self/ns/uts")
+    assert docker('exec one sh -c "echo $(readlink /proc/self/ns/uts)"').strip() == os.readlink("/proc/self/ns/uts")
+    with pytest.raises(UsageError, match="parenthesis"):
+        docker("rm -f $(docker ps -q")
+    docker("rm -f $(docker ps -aq)")
+    assert ask("list") == []
+
+
 # ---- attach, exec -d ----
 
 

@@ -12,6 +12,8 @@ from IPython.core.error import UsageError
 from jupyter_ns import checkup
 from jupyter_ns.client import get_client
 from jupyter_ns.errors import ContainerError, ImageError
+from jupyter_ns.frontend.commands import table
+from jupyter_ns.frontend.commands.console import Console
 from jupyter_ns.lifecycle import ask
 
 pytestmark = pytest.mark.needs("overlay")
@@ -99,3 +101,12 @@ def test_the_doctor_has_a_row_for_networks() -> None:
     rows = {row.ability: row for row in checkup.examine("host")}
     assert rows["networks between containers"].state == "yes"
     get_client().sync()
+
+
+def test_a_shell_without_input_is_told_how_it_gets_some(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        table.dispatch(Console(), ["run", "--rm", "-it", "host", *words])
+        return capsys.readouterr().err
+
+    assert "nothing to read for it" in said("sh")
+    assert said("sh", "-c", "test -t 0") == ""

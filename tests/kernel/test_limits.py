@@ -16,6 +16,7 @@ from jupyter_ns.cgroups import sampler
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.errors import ContainerOOMError, UnsupportedError, UsageError
 from jupyter_ns.frontend import cgroup as cgroup_magic
+from jupyter_ns.frontend.card import one_line
 from jupyter_ns.frontend.magics import parse_words
 from jupyter_ns.frontend.outcome import error_of
 from jupyter_ns.option_examples import EXAMPLES
@@ -336,6 +337,7 @@ def test_limit_hits_are_counted_and_told() -> None:
     container = run("sh", "-c", script, pids_limit=3, memory="64m")
     assert (container.usage.last("pids_limit_hits") or 0) >= 1
     assert any(text.startswith("task limit hit") for _, text in container.usage.events)
+    assert "task limit hit (" in one_line(container)[0]["text/plain"]
 
 
 def test_an_empty_network_sent_nothing_and_the_host_s_is_not_counted() -> None:

@@ -148,7 +148,7 @@ def test_without_limits_the_plot_names_peaks_instead() -> None:
     text = svg_text(svg_of(usage, Limits()))
     assert "limit" not in text
     assert "OOM" not in text
-    for wanted in ("peak 25 %", "peak 3MiB", "peak 1"):
+    for wanted in ("highest sample 25 %", "highest sample 3MiB", "highest sample 1"):
         assert wanted in text
 
 
@@ -294,6 +294,12 @@ def test_one_line_is_not_silent_about_weaker_guarantees_and_truncation(ended: Co
     assert "stdout truncated" in text
 
 
+def test_a_limit_that_was_hit_is_told(ended: Container) -> None:
+    ended.usage.events.append((0.0471, "task limit hit (31×)"))
+    assert "· task limit hit (31×)" in card.one_line(ended)[0]["text/plain"]
+    assert ("task limit hit", "31×, first at 47.1ms") in card.facts(ended)
+
+
 # Hostile text
 
 
@@ -379,7 +385,7 @@ def test_the_picture_is_transparent_and_described(ended: Container) -> None:
         colours = {pixel[:3] for _, pixel in picture.getcolors(maxcolors=10**6) if pixel[3] == 255}
     for drawn in (words.BLUE, words.RED, words.GREY):
         assert tuple(bytes.fromhex(drawn[1:])) in colours
-    for fact in ("brave_turing", "out of memory at 11.9s", "Memory peak 128MiB", "CPU peak 50 %"):
+    for fact in ("brave_turing", "out of memory at 11.9s", "Memory, highest sample 128MiB", "CPU, highest sample 50 %"):
         assert fact in alt
 
 
@@ -389,7 +395,7 @@ def test_a_picture_of_next_to_nothing_can_be_drawn(ended: Container, number: int
     ended.usage.extend({"time_s": float(i), "memory_bytes": MIB} for i in range(number))
     png, alt = card.final_png(ended)
     assert png.startswith(b"\x89PNG")
-    assert "CPU peak unknown" in alt
+    assert "CPU, highest sample unknown" in alt
 
 
 def test_the_picture_leaves_pyplot_alone() -> None:

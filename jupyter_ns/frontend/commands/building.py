@@ -68,6 +68,12 @@ def _argument(text: str) -> tuple[str, str]:
     return name, value if equals else os.environ.get(name, "")
 
 
+def _progress(text: str) -> str:
+    if text not in ("auto", "plain"):
+        raise ValueError("auto or plain; what a step prints is always shown as plain text")
+    return text
+
+
 def _flag(*flags: str, help: str, **more: Any) -> Flag:
     return Flag(flags=flags, help=help, **more)
 
@@ -87,6 +93,7 @@ BUILD = Command(
         _flag("--target", help="Stage to stop after", metavar="STAGE"),
         _flag("--no-cache", help="Take no step from an image that has it"),
         _flag("--pull", help="Look for newer base images"),
+        _flag("--progress", help="auto or plain, which are the same here", metavar="TYPE", parse=_progress),
         _flag("-q", "--quiet", help="Print the image's ID only"),
         _flag("--rm", help="Remove the containers of steps, as is always done"),
         _flag("--force-rm", help="Remove them after a failure too, as is always done"),

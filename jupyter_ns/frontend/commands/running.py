@@ -64,8 +64,9 @@ def run_run(console: Console, words: list[str], *, with_image: bool) -> None:
     if request.spec.python:
         raise UsageError("run: a program is missing: `%container run [OPTIONS] PROGRAM [ARG…]`")
     remove = False if request.remove is None else request.remove
-    # As with Docker, the input of one in the background stays open with -i: a shell waits there.
-    if not console.has_stdin and not request.detach and _interactive(words):
+    # As with Docker, the input of one in the background stays open with -i: a shell waits there. One with arguments has
+    # its orders, as `sh -c …`.
+    if not console.has_stdin and not request.detach and len(request.spec.argv) < 2 and _interactive(words):
         console.error("[there is nothing to read for it: write %%docker run …, and below it what it is to read]\n")
     waits = request.detach and not console.has_stdin and _interactive(words)
     start(console, request, stdin=None if waits else console.stdin, remove=remove, image=image)
