@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
-import shutil
-import subprocess
-import sys
 import tarfile
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ordinary_user import ordinary_user
 
-import jupyter_ns
 from jupyter_ns.images import archive
 from jupyter_ns.images.base import make_busybox
 from jupyter_ns.images.make import OCI_LAYER, add_image, new_config
@@ -23,8 +17,6 @@ from jupyter_ns.images.record import Layer
 from jupyter_ns.images.reference import parse_reference
 from jupyter_ns.images.store import Store
 
-NOBODY = 65534
-AS_NOBODY = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 SCRIPT = r"""
 import shlex, sys, tarfile, time
 from jupyter_ns import run
@@ -80,30 +72,8 @@ docker("images")
 """
 
 
-def python() -> str:
-    """Return an interpreter of this version that an ordinary user may run."""
-    # Its engine is started by the ordinary user, so it is not enough that setpriv can start it.
-    again = "import sys; print(*sys.version_info[:2])"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {again!r}])"
-    for candidate in (sys.executable, "/usr/bin/python3"):
-        command = ["setpriv", *AS_NOBODY, candidate, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.stdout.split() == [str(n) for n in sys.version_info[:2]]:
-            return candidate
-    pytest.skip("no interpreter of this version that an ordinary user may run")
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="jns-rl-", dir="/tmp"))
-    path.chmod(0o777)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.mark.needs("root", "userns")
-def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "store"))
+def _save_layered(store: Store, path: Path) -> None:
+    """Save an image whose second layer hides a file and a directory of the first."""
     base = make_busybox(store)
     layers = list(base.layers)
     first = {"data": None, "data/gone": b"g", "data/owned": b"o", "full": None, "full/old": b"x"}
@@ -124,29 +94,19 @@ def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
     with store.adding():
         config = new_config(base.runtime, diff_ids=[one.diff_id for one in layers], history=[])
         image = add_image(store, layers, config, [parse_reference("layered")])
-    with open(directory / "a.tar", "wb") as saved:
+    with open(path, "wb") as saved:
         archive.save(store, [(image, [parse_reference("layered")])], saved)
-    # The way to this checkout may be closed to that user: it finds what it imports below its own directory.
-    package = str(Path(jupyter_ns.__file__).parents[1])
-    sources = [package, *(p for p in sys.path if p.endswith("site-packages"))]
-    places = [directory / f"path{number}" for number in range(len(sources))]
-    for place in places:
-        place.mkdir()
-    binds = [shlex.join(["mount", "--bind", *map(str, pair)]) for pair in zip(sources, places, strict=True)]
-    binds.append("mount --bind /usr/share /usr/share")  # with a mount below it, /usr is no lower layer in one piece
-    bound = ["unshare", "--mount", "sh", "-ec", "; ".join([*binds, 'exec "$@"']), "sh"]
-    environ = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": str(directory),
-        "JUPYTER_NS_DATA": str(directory / "data"),
-        "PYTHONPATH": os.pathsep.join(map(str, places)),
-    }
-    (directory / "a.tar.ctx").mkdir()
-    (directory / "a.tar.ctx/note").write_text("n")
-    command = [*bound, "setpriv", *AS_NOBODY, python(), "-c", SCRIPT]
-    done = subprocess.run(
-        [*command, directory / "a.tar"], capture_output=True, text=True, env=environ, cwd="/", timeout=120, check=False
-    )
+
+
+@pytest.mark.needs("root", "userns")
+def test_an_ordinary_user(tmp_path: Path) -> None:
+    # With a mount below it, /usr is no lower layer in one piece.
+    with ordinary_user(["mount --bind /usr/share /usr/share"]) as (directory, run):
+        (directory / "a.tar.ctx").mkdir()
+        (directory / "a.tar.ctx/note").write_text("n")
+        _save_layered(Store(str(tmp_path / "store")), directory / "a.tar")
+        done = run(SCRIPT, directory / "a.tar")
+        left = [os.listdir(directory / "data" / name) for name in ("layers", "scratch")]
     pause = "runs on meanwhile: pause: needs a cgroup"
     assert [line for line in done.stderr.splitlines() if pause not in line] == []
     assert done.stderr.count(pause) in (0, 5)
@@ -169,4 +129,4 @@ def test_an_ordinary_user(directory: Path, tmp_path: Path) -> None:
     assert lines.count(exported) == 2
     assert "Untagged: layered:latest" in done.stdout and "\nvol\n" in done.stdout
     assert lines[-1].split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
-    assert os.listdir(directory / "data/layers") == os.listdir(directory / "data/scratch") == []
+    assert left == [[], []]
