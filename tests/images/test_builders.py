@@ -25,7 +25,7 @@ FROM scratch
 ENV A="x y" B=$A
 ENV B=${A:-no}-${C:-none}
 LABEL l="$A"
-WORKDIR /work/here
+WORKDIR /srv/here
 COPY . .
 COPY a.txt link renamed/
 COPY a.txt ./as
