@@ -311,6 +311,10 @@ class Plan:
         """The files by which the child puts itself into its cgroup: `PlanInputs.cgroup_join`."""
         return tuple(s.args[0] for s in self.steps[:16] if s.op is Op.WRITE and s.args[1] == "0")
 
+    def first_tmpfs(self) -> int | None:
+        """Return the index of the step that mounts the first tmpfs, on which what the container writes is staged."""
+        return next((i for i, s in enumerate(self.steps) if s.op is Op.MOUNT and s.args[2] == "tmpfs"), None)
+
     def describe(self, timings: Sequence[float] = ()) -> str:
         """List the steps with man pages, and microseconds each if `timings` (seconds) are given."""
         width = len(str(len(self.steps)))

@@ -25,8 +25,8 @@ def _beginning(plan: Plan) -> int:
 
     0 where it has none.
     """
-    mounts = (i for i, s in enumerate(plan.steps) if s.op is Op.MOUNT and s.args[2] == "tmpfs")
-    return next(mounts, -1) + 1
+    first = plan.first_tmpfs()
+    return 0 if first is None else first + 1
 
 
 def suits(recipe: Recipe) -> bool:

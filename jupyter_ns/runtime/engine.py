@@ -32,7 +32,6 @@ from ..cgroups.facts import changed
 from ..errors import EngineError, to_dict
 from ..host import HostFacts
 from ..plan import Plan
-from ..plan.steps import Op
 from ..spec import ContainerSpec, Limits
 from . import commands, joining, protocol
 from .blank import become
@@ -509,9 +508,8 @@ class Engine:
 
     def staging_of(self, plan: Plan) -> str:
         """Return where the plan stages its tmpfs, or an empty string."""
-        mounts = (s for s in plan.steps if s.op is Op.MOUNT and s.args[2] == "tmpfs")
-        first = next(mounts, None)
-        return str(first.args[1]) if first is not None else ""
+        first = plan.first_tmpfs()
+        return "" if first is None else str(plan.steps[first].args[1])
 
     def write_id_maps(self, pid: int) -> None:
         """Map the IDs of a child's user namespace: root's to their range, a user's each to itself."""

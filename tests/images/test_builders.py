@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tools import needs
+from tools import fill_context, needs
 
 from jupyter_ns.build import BuildRequest, build
 from jupyter_ns.images import archive
@@ -44,23 +42,7 @@ CMD ["x"]
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    top = tmp_path / "context"
-    (top / "sub/deep").mkdir(parents=True)
-    (top / "a.txt").write_text("a\n")
-    (top / "b.sh").write_text("#!/bin/sh\necho b\n")
-    (top / "b.sh").chmod(0o755)
-    (top / "sub/c.txt").write_text("c\n")
-    (top / "sub/deep/private").write_text("p\n")
-    (top / "sub/deep/private").chmod(0o600)
-    (top / "sub").chmod(0o750)
-    (top / "link").symlink_to("a.txt")
-    (top / "left.log").write_text("no")
-    (top / ".dockerignore").write_text("*.log\n")
-    with tarfile.open(top / "t.tgz", "w:gz") as tar:
-        info = tarfile.TarInfo("in/side")
-        info.size, info.uid, info.gid, info.mode = 2, 7, 8, 0o640
-        tar.addfile(info, io.BytesIO(b"t\n"))
-    os.chown(top / "a.txt", 1000, 1000)
+    top = fill_context(tmp_path / "context", "*.log\n")
     (top / "Dockerfile").write_text(DOCKERFILE)
     return top
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tools import fill_context
 
 from jupyter_ns.client import get_client
 from jupyter_ns.errors import ImageError, UsageError
@@ -43,24 +42,7 @@ def docker(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
     """A directory with files; its Dockerfile is written by each test."""
-    top = tmp_path / "a context"
-    (top / "sub/deep").mkdir(parents=True)
-    (top / "a.txt").write_text("a\n")
-    (top / "b.sh").write_text("#!/bin/sh\necho b\n")
-    (top / "b.sh").chmod(0o755)
-    (top / "sub/c.txt").write_text("c\n")
-    (top / "sub/deep/private").write_text("p\n")
-    (top / "sub/deep/private").chmod(0o600)
-    (top / "sub").chmod(0o750)
-    (top / "link").symlink_to("a.txt")
-    (top / "left.log").write_text("no")
-    (top / ".dockerignore").write_text("*.log\nDockerfile\n.dockerignore\n")
-    with tarfile.open(top / "t.tgz", "w:gz") as tar:
-        info = tarfile.TarInfo("in/side")
-        info.size, info.uid, info.gid, info.mode = 2, 7, 8, 0o640
-        tar.addfile(info, io.BytesIO(b"t\n"))
-    os.chown(top / "a.txt", 1000, 1000)
-    return top
+    return fill_context(tmp_path / "a context", "*.log\nDockerfile\n.dockerignore\n")
 
 
 def inside(docker: Callable[..., str], image: str, script: str) -> list[str]:
