@@ -78,12 +78,13 @@ def found(store: Store, unfinished: Unfinished, created_by: str) -> Unfinished |
         ):
             continue
         entry = history[len(said)]
-        more = [] if entry.get("empty_layer") else [asdict(image.layers[len(unfinished["layers"])])]
-        return unfinished | {
-            "id": "",
-            "layers": [*unfinished["layers"], *more], "history": [*unfinished["history"], entry],
-        }  # fmt: skip
+        return _grown(unfinished, entry, None if entry.get("empty_layer") else image.layers[len(unfinished["layers"])])
     return None
+
+
+def _grown(unfinished: Unfinished, entry: Mapping[str, Any], layer: Layer | None) -> Unfinished:
+    more = [] if layer is None else [asdict(layer)]
+    return unfinished | {"layers": [*unfinished["layers"], *more], "history": [*unfinished["history"], entry], "id": ""}
 
 
 def _said(entry: Mapping[str, Any]) -> str:
@@ -105,8 +106,13 @@ def noted(unfinished: Unfinished, created_by: str, layer: Layer | None = None) -
     entry: dict[str, Any] = {"created": now(), "created_by": created_by}
     if layer is None:
         entry["empty_layer"] = True
-    more = [] if layer is None else [asdict(layer)]
-    return unfinished | {"layers": [*unfinished["layers"], *more], "history": [*unfinished["history"], entry], "id": ""}
+    return _grown(unfinished, entry, layer)
+
+
+def _add_layer(store: Store, unfinished: Unfinished, created_by: str, write: Callable[[BinaryIO], None]) -> Unfinished:
+    with store.adding():
+        layer = make_layer(store, _layers(unfinished), write, base=unfinished["base"])
+    return noted(unfinished, created_by, layer)
 
 
 def note(store: Store, unfinished: Unfinished, created_by: str, cached: bool) -> tuple[Unfinished, bool]:
@@ -121,8 +127,7 @@ def add_written(store: Store, unfinished: Unfinished, created_by: str, files: Ma
     def write(out: BinaryIO) -> None:
         pack_layer(files["uppers"], out, tuple(files["first_ids"]))
 
-    with store.adding():
-        return noted(unfinished, created_by, make_layer(store, _layers(unfinished), write, base=unfinished["base"]))
+    return _add_layer(store, unfinished, created_by, write)
 
 
 def make_directory(store: Store, unfinished: Unfinished, created_by: str, cached: bool) -> tuple[Unfinished, bool]:
@@ -143,9 +148,7 @@ def make_directory(store: Store, unfinished: Unfinished, created_by: str, cached
             writer.put_directory(name)
         writer.close()
 
-    with store.adding():
-        layer = make_layer(store, _layers(unfinished), write, base=unfinished["base"])
-    return noted(unfinished, created_by, layer), False
+    return _add_layer(store, unfinished, created_by, write), False
 
 
 class Copy(NamedTuple):
@@ -205,9 +208,7 @@ def add_files(store: Store, unfinished: Unfinished, copy: Any, cached: bool) -> 
             _Placing(stack).write(writer, some, to, unpack=copy.word == "ADD", owner=owner if copy.chown else None)
             writer.close()
 
-        with store.adding():
-            layer = make_layer(store, _layers(unfinished), write, base=unfinished["base"])
-    return noted(unfinished, created_by, layer), False
+        return _add_layer(store, unfinished, created_by, write), False
 
 
 def _owner(stack: Stack, copy: Copy) -> tuple[int, int] | None:
