@@ -199,7 +199,7 @@ class _Build:
 
     def _tidy(self, made: str) -> None:
         """Remove the images of steps: the last has all their layers. Those of earlier stages stay, for other builds."""
-        keep = {made, *(self._image_of(stage) for stage in self._stages[:-1])}
+        keep = {made, *(self._image_of(stage) for stage in self._stages[:-1] if stage.image["layers"])}
         if self._passing:
             get_client("host").sync()  # a container that waits may have one
         for identity in dict.fromkeys(self._passing):

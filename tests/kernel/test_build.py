@@ -178,6 +178,11 @@ def test_stages(docker: Callable[..., str], context: Path) -> None:
     assert docker("run --rm first cat /f") == "1\n"
 
 
+def test_an_earlier_stage_may_have_no_layer(docker: Callable[..., str]) -> None:
+    docker("build -q -t after -", cell="FROM scratch AS nothing\nENV A=1\nFROM busybox\nRUN echo 2 > /f\n")
+    assert docker("run --rm after cat /f") == "2\n"
+
+
 def test_nothing_to_begin_with(docker: Callable[..., str], context: Path) -> None:
     (context / "Dockerfile").write_text(
         "FROM scratch\nCOPY a.txt sub/c.txt /\nCOPY --from=busybox /bin/busybox /bin/\n"
