@@ -32,7 +32,10 @@ from .zygote_client import FD_ORDER, FIRST_FD
 PR_SET_PDEATHSIG = 1
 CHANNEL_FD, REPORT_FD, GO_FD = 3, 4, 5
 """Where the first step of a plan puts them: `plan.build`, the stage ``entry``."""
-
+MOST_FILES = 4096
+"""Up to which descriptor a cell's files are closed before it ends: old kernels take each close(2) apart."""
+HEARD_MS = 100
+"""How long a cell that is over waits at most for the engine to hear so."""
 
 REHEARSALS = 16
 """How often the zygote runs a cell, so that the interpreter has adapted its code to it (PEP 659) before any fork."""
@@ -141,7 +144,7 @@ class Zygote:
                     # The cell may have closed it, and opened a file in its place.
                     with contextlib.suppress(OSError):
                         if pipe is not None and os.path.samestat(os.fstat(last), pipe):
-                            os.write(last, core.REPORT.pack(core.DONE, code, 0, 0))
+                            say_done(last, code)
         except BaseException:
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())
@@ -199,6 +202,19 @@ def reseed() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
+
+
+def say_done(fd: int, code: int) -> None:
+    """Report that the cell is over, and wait until the engine has heard it: it has this process end when there is time.
+
+    Files are closed before, with their locks and ports, which the next cell may want.
+    """
+    os.closerange(CHANNEL_FD, fd)
+    os.closerange(fd + 1, MOST_FILES)
+    os.write(fd, core.REPORT.pack(core.DONE, code, 0, 0))
+    heard = select.poll()
+    heard.register(fd, 0)  # the engine closes its end: POLLERR
+    heard.poll(HEARD_MS)
 
 
 def visible_pid(pidfd: int) -> int:

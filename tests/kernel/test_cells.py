@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -224,12 +225,31 @@ def test_a_cell_that_says_it_is_done_ends() -> None:
     assert time.monotonic() - began < 30
 
 
+def mounted(path: Path) -> dict[str, Any]:
+    return {"workdir": str(path), "mounts": (Mount(type="bind", source=str(path), destination=str(path)),)}
+
+
+def test_a_cell_that_says_it_is_done_runs_no_more(tmp_path: Path) -> None:
+    """It is killed a little later, and does nothing until then."""
+    go_on = "with open('file', 'ab', buffering=0) as f:\n    while True: f.write(b'x')\n"
+    cell(report(core.DONE, 0) + go_on, **mounted(tmp_path))
+    size = (tmp_path / "file").stat().st_size
+    time.sleep(0.1)
+    assert (tmp_path / "file").stat().st_size == size
+
+
+def test_what_a_cell_has_locked_is_free_when_it_has_ended(tmp_path: Path) -> None:
+    lock = "import fcntl\nf = open('file', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\n"
+    for _ in range(10):
+        cell(lock, **mounted(tmp_path))
+        with (tmp_path / "file").open() as f:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_a_file_in_place_of_the_report_pipe_stays_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "file"
     source = f"import os\nos.closerange(4, 64)\n[os.open({str(file)!r}, os.O_RDWR | os.O_CREAT) for _ in range(8)]\n5"
-    container, _ = cell(
-        source, workdir=str(tmp_path), mounts=(Mount(type="bind", source=str(tmp_path), destination=str(tmp_path)),)
-    )
+    container, _ = cell(source, **mounted(tmp_path))
     assert (container.value, container.exit_code, file.read_bytes()) == (5, 0, b"")
 
 
