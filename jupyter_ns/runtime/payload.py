@@ -44,10 +44,10 @@ def rehearse(shell: CellShell) -> None:
     here, there = socket.socketpair()
     with here, there:
         CHANNEL.sock = here
-        cell = {"source": "1 + 1", "sys_path": list(sys.path), "execution_count": 1, "out": [], "trust": False}
-        for piece in channel.encode("cell", cell | {"detached": False}):
+        cell = {"source": "# %%container …\n1 + 1", "sys_path": list(sys.path), "execution_count": 1}
+        for piece in channel.encode("cell", cell | {"out": [], "trust": False, "detached": False}):
             there.sendall(piece)
-        _run_cell(shell, CHANNEL.receive()[1], [], store_history=False)
+        _run_cell(shell, CHANNEL.receive()[1], [])
     CHANNEL.sock = None
     forget(shell)
 

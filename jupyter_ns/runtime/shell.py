@@ -152,7 +152,14 @@ def make_shell() -> CellShell:
 
 def forget(shell: CellShell) -> None:
     """Take back what a cell of our own has left."""
-    for name in ("_exit_code", "_", "__", "___"):
-        shell.user_ns.pop(name, None)
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        for name in ("_exit_code", "_", "__", "___", "_i", "_ii", "_iii", "_i1"):
+            names.pop(name, None)
+    history = shell.history_manager
+    del history.input_hist_parsed[1:], history.input_hist_raw[1:], history.db_input_cache[:]
+    history._i00 = history._i = history._ii = history._iii = ""
+    history.output_hist_reprs.clear()
+    if hasattr(history, "outputs"):  # IPython 9
+        history.outputs.clear()
     shell.last_execution_succeeded = True
     shell.displayhook.last = None

@@ -305,6 +305,24 @@ def test_workdir_that_is_a_file() -> None:
         cell("1", workdir="/etc/passwd")
 
 
+LOOK_BACK = """\
+shell = get_ipython()
+history = shell.history_manager
+ours = [n for n in shell.user_ns_hidden if n.startswith("_i") or n in ("_", "__", "___", "_exit_code")]
+values = {n: globals()[n] for n in ours}
+In, Out, history.input_hist_raw, history.db_input_cache, dict(history.output_hist_reprs), values
+"""
+
+
+def test_a_cell_sees_nothing_of_those_that_were_rehearsed() -> None:
+    text = LOOK_BACK.rstrip("\n")
+    names = {"_ih": ["", text], "_i": "", "_ii": "", "_iii": "", "_i1": text}
+    for _ in range(3):  # the later ones in a fork that has waited
+        value = cell(LOOK_BACK)[0].value
+        assert value == (["", text], {}, ["", text], [(1, text, text)], {}, names)
+        time.sleep(0.2)
+
+
 def test_python_is_the_notebooks() -> None:
     assert cell("import sys; sys.executable, sys.prefix")[0].value == (sys.executable, sys.prefix)
 
