@@ -86,7 +86,6 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], 
             shell.user_ns.update(sent)
         except Exception:
             shell.showtraceback()
-            CHANNEL.send("done", {"exit_code": 1})
             return 1
     signal.signal(signal.SIGINT, signal.default_int_handler)
     result = shell.run_cell(cell["source"], store_history=store_history)
@@ -97,7 +96,6 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], 
     error = result.error_before_exec or result.error_in_exec
     code = _exit_code(error)
     _send_outputs(shell, cell, code)
-    CHANNEL.send("done", {"exit_code": code})
     return code
 
 

@@ -29,7 +29,10 @@ class Channel:
     def send(self, kind: str, body: Any = None, buffers: Any = ()) -> None:
         """Send a message; blocks until the engine has taken it."""
         assert self.sock is not None
-        for piece in channel.encode(kind, body, buffers):
+        pieces = channel.encode(kind, body, buffers)
+        if sum(map(len, pieces)) <= CHUNK:  # at once, so that the engine wakes up once
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
             self.sock.sendall(piece)
 
     def receive(self) -> channel.Message:

@@ -134,6 +134,7 @@ class Zygote:
                 payload.open_streams()
                 if message["parked"]:
                     payload.rehearse(self.shell)
+                    rehearse_end()
                 gc.freeze()
                 gc.enable()
                 # Beside others that go on, nothing is to be read into the end of one process.
@@ -141,10 +142,11 @@ class Zygote:
                 pipe = os.fstat(last) if last >= 0 else None
                 if core.execute_image(image, steps, REPORT_FD, GO_FD, first=wait) == 0:
                     code = payload.run(self.shell, CHANNEL_FD)
-                    # The cell may have closed it, and opened a file in its place.
-                    with contextlib.suppress(OSError):
-                        if pipe is not None and os.path.samestat(os.fstat(last), pipe):
-                            say_done(last, code)
+                    if pipe is not None:
+                        # With their locks and ports, which the next cell may want.
+                        os.closerange(CHANNEL_FD, last)
+                        os.closerange(last + 1, MOST_FILES)
+                        say_done(last, pipe, code, HEARD_MS)
         except BaseException:
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())
@@ -204,17 +206,22 @@ def reseed() -> None:
         numpy_random.seed()
 
 
-def say_done(fd: int, code: int) -> None:
-    """Report that the cell is over, and wait until the engine has heard it: it has this process end when there is time.
+def say_done(fd: int, pipe: os.stat_result, code: int, heard_ms: int) -> None:
+    """Report that the cell is over, and wait until the engine has heard it: it has this process end when there is time."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(fd), pipe):  # else the cell has closed it, and opened a file in its place
+            os.write(fd, core.REPORT.pack(core.DONE, code, 0, 0))
+            heard = select.poll()
+            heard.register(fd, 0)  # the engine closes its end: POLLERR
+            heard.poll(heard_ms)
 
-    Files are closed before, with their locks and ports, which the next cell may want.
-    """
-    os.closerange(CHANNEL_FD, fd)
-    os.closerange(fd + 1, MOST_FILES)
-    os.write(fd, core.REPORT.pack(core.DONE, code, 0, 0))
-    heard = select.poll()
-    heard.register(fd, 0)  # the engine closes its end: POLLERR
-    heard.poll(HEARD_MS)
+
+def rehearse_end() -> None:
+    """Do what follows on a cell, as `payload.rehearse` does what comes before."""
+    reading, writing = os.pipe()
+    say_done(writing, os.fstat(writing), 0, 0)
+    os.close(reading)
+    os.close(writing)
 
 
 def visible_pid(pidfd: int) -> int:
