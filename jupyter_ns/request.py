@@ -14,9 +14,8 @@ from .spec import ContainerSpec
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _HIDING = tuple(f"{directory}/" for directory in OWN_DIRECTORIES)
 MOST = 64
-_packed: dict[ContainerSpec, bytes] = {}
-_about: list[Any] = []
-"""The environment and the directories to which `_packed` belongs."""
+_packed: dict[ContainerSpec, tuple[tuple[dict[bytes, bytes], list[str]], bytes]] = {}
+"""What a spec was packed to the last time, behind the environment and the directories that it was packed with."""
 
 
 def request_for(spec: ContainerSpec, more: Mapping[str, Any]) -> bytes:
@@ -34,28 +33,32 @@ def request_for(spec: ContainerSpec, more: Mapping[str, Any]) -> bytes:
     bytes
         For `jupyter_ns.runtime.recipes`; the same for the same container.
     """
-    about = [_variables(), exposed()]
-    if about != _about:
-        _about[:] = about
-        _packed.clear()
-    known = _packed.get(spec) if not more else None
-    if known is None:
-        known = pack({"spec": spec.to_dict(), "environ": environment(), "exposed": about[1], **more})
-        if not more:
-            if len(_packed) >= MOST:
-                _packed.clear()
-            _packed[spec] = known
-    return known
+    about = _variables(), exposed()
+    if more:
+        return _pack(spec, *about, more)
+    known = _packed.get(spec)
+    if known is None or known[0] != about:
+        if len(_packed) >= MOST:
+            _packed.clear()
+        known = _packed[spec] = about, _pack(spec, *about, {})
+    return known[1]
 
 
-def _variables() -> dict[Any, Any]:
-    """Return a copy of the environment as os.environ keeps it, to see whether it has changed: decoded, 0.1 ms."""
+def _pack(
+    spec: ContainerSpec, variables: Mapping[bytes, bytes], directories: list[str], more: Mapping[str, Any]
+) -> bytes:
+    return pack({"spec": spec.to_dict(), "environ": environment(variables), "exposed": directories, **more})
+
+
+def _variables() -> dict[bytes, bytes]:
+    """Return the environment as os.environ keeps it: decoding it, only to see that it is the same, takes 0.1 ms."""
     return dict(os.environ._data)  # type: ignore[attr-defined]
 
 
-def environment() -> dict[str, str]:
+def environment(variables: Mapping[bytes, bytes]) -> dict[str, str]:
     """Return the environment that payloads inherit: the kernel's, without what only Jupyter's own parts need."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "JUPYTERHUB_"))}
+    own = (b"JPY_", b"JUPYTERHUB_")
+    return {os.fsdecode(k): os.fsdecode(v) for k, v in variables.items() if not k.startswith(own)}
 
 
 def exposed() -> list[str]:
