@@ -51,6 +51,12 @@ class Channel:
             self._messages = self._decoder.feed(data)
         return self._messages.pop(0)
 
+    def close(self) -> None:
+        """Close our end."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
 
 CHANNEL = Channel()
 

@@ -135,6 +135,7 @@ class Zygote:
                 if message["parked"]:
                     payload.rehearse(self.shell)
                     rehearse_end()
+                payload.connect(CHANNEL_FD)
                 gc.freeze()
                 gc.enable()
                 # Beside others that go on, nothing is to be read into the end of one process.
