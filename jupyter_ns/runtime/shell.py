@@ -91,6 +91,10 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]
 
     last: Any = None
 
+    def quiet(self) -> bool:
+        """Whether a semicolon ends the cell: IPython takes it apart into tokens, for which most give no reason."""
+        return ";" in "".join(self.shell.history_manager.input_hist_parsed[-1:]) and bool(super().quiet())
+
     def write_output_prompt(self) -> None:
         """Nothing: the notebook has its own prompt."""
 

@@ -208,7 +208,7 @@ def reseed() -> None:
 
 
 def say_done(fd: int, pipe: os.stat_result, code: int, heard_ms: int) -> None:
-    """Report that the cell is over, and wait until the engine has heard it: it has this process end when there is time."""
+    """Report that the cell is over, and wait until the engine has heard so: it ends this process when there is time."""
     with contextlib.suppress(OSError):
         if os.path.samestat(os.fstat(fd), pipe):  # else the cell has closed it, and opened a file in its place
             os.write(fd, core.REPORT.pack(core.DONE, code, 0, 0))

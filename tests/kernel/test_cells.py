@@ -305,6 +305,15 @@ def test_workdir_that_is_a_file() -> None:
         cell("1", workdir="/etc/passwd")
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"), [("1", True), ("1;", False), ("1; # as it is", False), ("';'", True), ("1  # ;", True)]
+)
+def test_a_semicolon_at_the_end_hides_the_result(source: str, shown: bool) -> None:
+    sink = Messages()
+    cell(source, sink)
+    assert [kind for kind, _ in sink.messages] == ["result"] * shown
+
+
 LOOK_BACK = """\
 shell = get_ipython()
 history = shell.history_manager
