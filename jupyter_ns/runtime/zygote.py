@@ -25,7 +25,7 @@ from .. import core
 from ..namespaces import BY_NAME
 from ..plan.build import MNT_DETACH
 from ..plan.steps import Op, Plan, Step
-from . import payload
+from . import figures, payload
 from .shell import make_shell
 from .zygote_client import FD_ORDER, FIRST_FD
 
@@ -189,9 +189,8 @@ def quietly_import(module: str) -> None:
             os.dup2(null, n)
         with contextlib.suppress(Exception):
             importlib.import_module(module)
-        if module == "matplotlib.pyplot":
-            with contextlib.suppress(Exception):
-                importlib.import_module("matplotlib_inline.backend_inline")
+        if module in figures.LIBRARIES:
+            figures.prepare()
     finally:
         for n, fd in zip((1, 2), saved, strict=True):
             os.dup2(fd, n)

@@ -300,6 +300,27 @@ def test_preloading_right_after_a_cell_keeps_the_engine(engine: Callable[[], Eng
     assert (engine().pid, engine().alive) == (pid, True)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_figures_are_prepared_in_the_zygote(order: int, engine: Callable[[], EngineClient]) -> None:
+    """A first figure would import these; what a cell sees of matplotlib is as after an import."""
+    libraries = ["pandas", "matplotlib.pyplot"][::order]
+    for library in libraries:
+        pytest.importorskip(library)
+    look = """
+import sys
+assert {"pandas", "matplotlib.pyplot"} <= set(sys.modules)
+import matplotlib, matplotlib.pyplot as plt
+inline, plotting = "matplotlib_inline.backend_inline", "pandas.plotting._matplotlib"
+lazy = {inline, plotting, "matplotlib.backends.backend_agg", "PIL.JpegImagePlugin"}
+lazy - set(sys.modules), plt.get_fignums(), dict(matplotlib.rcParams) == dict(matplotlib.rcParamsOrig)
+"""
+    engine().send(Kind.PRELOAD, "", libraries)
+    deadline = time.monotonic() + 60
+    while (container := cell(look)[0]).exit_code:  # they are not all there yet
+        assert time.monotonic() < deadline
+    assert container.value == (set(), [], True)
+
+
 def test_workdir_that_is_a_file() -> None:
     with pytest.raises(SetupError, match="chdir"):
         cell("1", workdir="/etc/passwd")
