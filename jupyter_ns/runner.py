@@ -38,6 +38,9 @@ MAX_RETURN_BYTES = 1 << 32
 class Sink:
     """What a run tells; every method may be overridden, none must."""
 
+    def on_asked(self) -> None:
+        """The engine has been asked, and needs some time: for what can be done meanwhile."""
+
     def on_started(self, container: Container) -> None:
         """The payload is about to run."""
 
@@ -236,6 +239,7 @@ class Run:
                     for at in range(0, len(stdin), CHUNK):
                         client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK], more=at + CHUNK >= len(stdin))
                     client.send(Kind.STDIN, self._id, None)
+                self._sink.on_asked()
                 self._outside = namespaces.read()  # while the engine works
                 while not self._ended:
                     wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
@@ -564,6 +568,8 @@ def with_volumes_from(client: EngineClient, spec: ContainerSpec) -> tuple[Contai
     UsageError
         If there is no such container.
     """
+    if not spec.volumes_from:
+        return spec, []
     found: dict[str, tuple[Mount, str]] = {}
     for text in spec.volumes_from:
         name, _, mode = text.partition(":")
