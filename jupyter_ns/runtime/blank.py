@@ -45,7 +45,7 @@ def suits(recipe: Recipe) -> bool:
 def recipe_like(recipe: Recipe) -> Recipe:
     """Return the recipe of a blank that begins as this one does."""
     steps = (*recipe.plan.steps[: _beginning(recipe.plan)], _FOR_THE_REST)
-    return Recipe(b"", b"", ContainerSpec(), Plan(recipe.plan.clone_flags, steps), (), True, recipe.facts, 0)
+    return Recipe(b"", b"", {}, ContainerSpec(), Plan(recipe.plan.clone_flags, steps), (), True, recipe.facts, 0)
 
 
 def begins(blank: Supervised, recipe: Recipe) -> bool:
