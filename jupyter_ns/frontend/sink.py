@@ -23,16 +23,21 @@ MAX_SHOWN_CHARS = 512 * 1024
 
 
 class _Flushed:
-    """A stream with nothing left to flush: ipykernel does so before it publishes anything, and waits for its thread."""
+    """A stream with nothing left to flush: ipykernel does so before it publishes anything, and waits for its thread.
+
+    Another thread may take it for the stream, and keep it: after `over`, it flushes as that does.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.flush = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def flush(self) -> None:
-        """Do nothing."""
+    def over(self) -> None:
+        """Be the stream from now on."""
+        del self.flush
 
 
 class NotebookSink(Sink):
@@ -130,16 +135,19 @@ class NotebookSink(Sink):
     @contextlib.contextmanager
     def _after_the_text(self) -> Iterator[None]:
         """Let something be published that belongs below what was written before."""
-        if self._unflushed:
+        if self._unflushed or not self._notebook:
             yield
             self._unflushed = False
             return
-        out, err = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _Flushed(out), _Flushed(err)
+        streams = sys.stdout, sys.stderr
+        flushed = [_Flushed(stream) for stream in streams]
+        sys.stdout, sys.stderr = flushed
         try:
             yield
         finally:
-            sys.stdout, sys.stderr = out, err
+            sys.stdout, sys.stderr = streams
+            for stand_in in flushed:
+                stand_in.over()
 
     def on_input(self, prompt: str, password: bool) -> str:
         """Ask in the notebook.
