@@ -199,9 +199,8 @@ OPS: dict[Op, OpInfo] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a plan.
+class Step(NamedTuple):
+    """One step of a plan: a tuple, for plans are made of a hundred, and compared.
 
     Attributes
     ----------
