@@ -448,7 +448,9 @@ class _Build:
         if self._own_resolv:
             resolv = resolv_text(self.spec.dns, self.spec.dns_search, self.spec.dns_options)
             yield Step(Op.WRITE, (f"{below}/etc/resolv.conf", resolv), why="who is asked for names")
-        covered = {sub.path for sub in self.facts.submounts} if self.facts.root_entries and not self.inputs.lower else ()
+        covered = (
+            {sub.path for sub in self.facts.submounts} if self.facts.root_entries and not self.inputs.lower else ()
+        )
         for path in self._own_etc:
             if path == "/etc/hosts" and self._named:
                 why, option = "the engine keeps it current", f"--network {self.spec.network}"

@@ -92,6 +92,8 @@ def limits_of(spec: ContainerSpec, facts: HostFacts) -> Limits:
     """
     if spec.privileged:
         return replace(spec.limits, device_rules=(ALL,) if not facts.cgroup.get("devices_error") else ())
+    if not spec.devices:
+        return spec.limits
     rules = {n.rule for n in device_nodes(spec)}
     reason = facts.cgroup.get("devices_error", "")
     if not reason:
