@@ -20,7 +20,7 @@ from typing import Any
 from .errors import ContainerError, EngineError, from_dict
 from .host import HostFacts
 from .runtime import protocol
-from .runtime.protocol import Kind
+from .runtime.protocol import KINDS, Kind
 
 Handler = Callable[[Kind, Any], None]
 
@@ -324,7 +324,7 @@ class EngineClient:
             for kind, container, payload in self._decoder.feed(data):
                 handler = self._handlers.get(container)
                 if handler is not None:
-                    handler(Kind(kind), payload)
+                    handler(KINDS[kind], payload)
         finally:
             self._reader = 0
 

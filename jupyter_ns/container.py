@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,8 +66,6 @@ class Container:
         What it wrote to its copy-on-write file system.
     limits : list of LimitRecord
         Requested and effective, with the kernel file each was written to.
-    timings : list of float
-        Seconds each step of the plan took.
     oom_limit : OOMLimit or None
         The memory limit that was hit, where it is that of a cgroup above the container's own.
     guest : str
@@ -97,13 +95,18 @@ class Container:
     wall_seconds: float = 0.0
     changes: list[Change] = field(default_factory=list)
     limits: list[LimitRecord] = field(default_factory=list)
-    timings: list[float] = field(default_factory=list)
+    step_ns: Sequence[int] = field(default=(), repr=False)
     guest: str = ""
     weakened: list[str] = field(default_factory=list)
     changes_truncated: bool = False
     oom_limit: OOMLimit | None = None
     make_inputs: Callable[[], PlanInputs] | None = field(default=None, repr=False)
     make_plan: Callable[[], Plan] | None = field(default=None, repr=False)
+
+    @property
+    def timings(self) -> list[float]:
+        """Seconds that each step of the plan took."""
+        return [ns / 1e9 for ns in self.step_ns]
 
     @property
     def plan(self) -> Plan:

@@ -28,7 +28,7 @@ def reload(c: Container) -> None:
     c.exit_code = data["exit_code"] if data["state"] == "exited" else None
     c.reason = data["reason"] if data["state"] == "exited" else ""
     c.limits = [LimitRecord(*r) for r in data["limits"]] or c.limits
-    c.weakened, c.timings = list(data["weakened"]), list(data["timings"])
+    c.weakened, c.step_ns = list(data["weakened"]), data["step_ns"]
     c.wall_seconds = data["wall_seconds"]
     c.namespaces = {
         kind: NamespaceID(own, data["namespaces"].get(kind, own)) for kind, own in read_namespaces().items()

@@ -22,12 +22,13 @@ from . import namespaces
 from .client import EngineClient
 from .container import REFUSED, Change, Container, OOMLimit
 from .errors import EngineError, TransferError, UnsupportedError, UsageError, from_dict
-from .host import OWN_DIRECTORIES, HostFacts
+from .host import HostFacts
 from .namespaces import NamespaceID
 from .networks.data import Endpoint
 from .plan import Plan, PlanInputs
+from .request import request_for
 from .runtime import channel
-from .runtime.protocol import CHUNK, Kind
+from .runtime.protocol import CHUNK, Kind, unpack
 from .spec import ContainerSpec, LimitRecord, Mount
 
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
@@ -170,8 +171,9 @@ class Run:
         self._goes_on = self._in_background = False
         self.on_end: Callable[[], None] = lambda: None
         """Of a cell in the background: called when its end has been heard of."""
-        life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
-        self._request: dict[str, Any] = {"environ": environment(), "exposed": exposed(), "life": life, **more}
+        self._life = {"name": self.container.name, "made_up": not spec.name, "image": spec.image or "host"}
+        self._more = more
+        self._entering: dict[str, Any] = {}
 
     def lives(self, **life: Any) -> None:
         """Say how long the container is to live: fields of `jupyter_ns.runtime.registry.Life`.
@@ -184,16 +186,15 @@ class Run:
         policy = self.container.spec.restart
         if policy != "no" and not life.get("detach"):
             raise UsageError(f"--restart {policy}: expected with -d; what is waited for ends with its program")
-        self._request["life"] |= life
+        self._life |= life
 
     @property
     def _goes_with_its_cell(self) -> bool:
-        life = self._request["life"]
-        return bool(life.get("remove", True)) and not life.get("detach")
+        return bool(self._life.get("remove", True)) and not self._life.get("detach")
 
     def enters(self, container: str, *, detach: bool = False, **changes: Any) -> None:
         """Have the program run inside a running container, whose spec it takes over but for `changes`."""
-        self._request = {"enter": container, "changes": changes, "detach": detach}
+        self._entering = {"enter": container, "changes": changes, "detach": detach}
 
     def execute(self, *, stdin: bytes | None = b"", cell: Cell | None = None) -> Container:
         """Run to the end.
@@ -222,15 +223,16 @@ class Run:
         c, client = self.container, self._client
         pieces = self._pack(cell) if cell is not None else []
         self._in_background = cell is not None and cell.detached
-        if stdin is not None and self._request.get("life", {}).get("detach"):
+        if stdin is not None and self._life.get("detach"):
             c.spec = replace(c.spec, stdin_open=False)  # also when it is started again
         client.subscribe(self._id, self._on_frame)
         try:
             if self.enter is not None:
-                self._request["bare"], pieces = True, []
+                self._more["bare"], pieces = True, []
             with self._interruptible() as wake_fd:
                 more = bool(pieces) or stdin is not None
-                client.send(Kind.RUN, self._id, {"spec": c.spec.to_dict(), **self._request}, more=more)
+                asked = self._entering or {"request": request_for(c.spec, self._more), "life": self._life}
+                client.send(Kind.RUN, self._id, asked, more=more)
                 client.send_channel(self._id, pieces)
                 if stdin is not None:
                     for at in range(0, len(stdin), CHUNK):
@@ -251,12 +253,12 @@ class Run:
             if not self._goes_on:
                 client.unsubscribe(self._id)
             self._reap_forked(wait=True)
-            if "anonymous" in self._request and self._goes_with_its_cell:
+            if "anonymous" in self._more and self._goes_with_its_cell:
                 from .images.launch import remove_anonymous
 
                 if client.alive:
                     client.sync()  # until the engine has let go of them
-                remove_anonymous(self._request["anonymous"])
+                remove_anonymous(self._more["anonymous"])
         if self._error is not None:
             c.status = "exited"
             if isinstance(self._error, UnsupportedError):
@@ -288,7 +290,7 @@ class Run:
         from .runtime.inputs import resolve_inputs
 
         c = self.container
-        return resolve_inputs(c.id, c.spec, self._facts, self._request)
+        return resolve_inputs(c.id, c.spec, self._facts, unpack(request_for(c.spec, self._more)))
 
     def _plan(self) -> Plan:
         """Compile the plan once more: it is a pure function of what both sides know."""
@@ -409,7 +411,7 @@ class Run:
         c.wall_seconds = payload["wall_seconds"]
         if payload["not_kept"]:
             self._sink.on_text("stderr", "".join(f"--keep: not kept: {line}\n" for line in payload["not_kept"]))
-        c.timings = payload["timings"]
+        c.step_ns = payload["step_ns"]
         c.changes = [Change(*change) for change in payload["changes"]]
         c.changes_truncated = payload["changes_truncated"]
         c.note_peak(*payload["peak"])
@@ -564,6 +566,8 @@ def with_volumes_from(client: EngineClient, spec: ContainerSpec) -> tuple[Contai
     UsageError
         If there is no such container.
     """
+    if not spec.volumes_from:
+        return spec, []
     found: dict[str, tuple[Mount, str]] = {}
     for text in spec.volumes_from:
         name, _, mode = text.partition(":")
@@ -591,16 +595,3 @@ def prepared(spec: ContainerSpec, sink: Sink) -> tuple[ContainerSpec, dict[str, 
 def made_up_name() -> str:
     """Make up a name for a container, such as ``keen_hopper``."""
     return f"{random.choice(_ADJECTIVES)}_{random.choice(_PEOPLE)}"
-
-
-def environment() -> dict[str, str]:
-    """Return the environment that payloads inherit: the kernel's, without what only Jupyter's own parts need."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("JPY_", "JUPYTERHUB_"))}
-
-
-def exposed() -> list[str]:
-    """Return the directories that Python inside needs to see, as far as the container's own may hide them."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    hiding = tuple(f"{directory}/" for directory in OWN_DIRECTORIES)
-    found = [p for p in sys.path if not p.startswith(hiding) or os.path.isdir(p)]
-    return [sys.prefix, sys.base_prefix, sys.exec_prefix, package, *found]

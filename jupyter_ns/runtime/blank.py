@@ -49,7 +49,7 @@ def recipe_like(recipe: Recipe) -> Recipe:
     """Return the recipe of a blank that begins as this one does."""
     steps = (*recipe.plan.steps[: _beginning(recipe)], _FOR_THE_REST)
     plan = Plan(recipe.plan.clone_flags, steps)
-    return Recipe(b"", b"", ContainerSpec(), plan, recipe.exposed, True, recipe.facts, 0)
+    return Recipe(b"", b"", {}, ContainerSpec(), plan, recipe.exposed, True, recipe.facts, 0)
 
 
 def begins(blank: Supervised, recipe: Recipe) -> bool:

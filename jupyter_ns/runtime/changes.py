@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 MAX_CHANGES = 10_000
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
 def collect_changes(
     staging_fd: int,
-    layers: list[Layer],
+    layers: Sequence[Layer],
     *,
     own: frozenset[str] = frozenset(),
     standing: frozenset[str] = frozenset(),
@@ -52,7 +52,7 @@ def collect_changes(
     ----------
     staging_fd : int
         The tmpfs that holds the layers (O_PATH is enough).
-    layers : list of Layer
+    layers : sequence of Layer
         The upper directories.
     own : frozenset of str
         Paths that building the container made; not listed.

@@ -119,7 +119,7 @@ def _usage(registry: Registry, request: str, of: str) -> dict[str, Any]:
         "events": [list(event) for event in usage.events],
         "now": process.relative_sample() if record.alive else None,
         "peak": list(process.cgroup.peak()) if record.alive else ended.get("peak", [None, ""]),
-        "timings": process.timings,
+        "step_ns": process.step_ns,
         "reason": ended.get("reason", ""),
         "wall_seconds": process.elapsed_s() if record.alive else ended.get("wall_seconds", 0.0),
     }
@@ -373,7 +373,7 @@ def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
         "base": image.get("base", ""),
         "lower": image.get("lower", []),
         "engine": os.getpid(),
-        "uppers": {path: f"/proc/{os.getpid()}/fd/{process.layer_fd}/{name}" for name, path in process.layers()},
+        "uppers": {path: f"/proc/{os.getpid()}/fd/{process.layer_fd}/{name}" for name, path in process.recipe.layers},
         "first_ids": recipe.facts.private_ids[:2] if recipe.remapped else (0, 0),
     }
 

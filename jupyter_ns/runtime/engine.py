@@ -15,7 +15,6 @@ import heapq
 import itertools
 import os
 import select
-import selectors
 import signal
 import socket
 import sys
@@ -62,6 +61,7 @@ class _Handlers:
     owner: Supervised | None
     on_readable: Callable[[], None] | None = None
     on_writable: Callable[[], None] | None = None
+    registered: bool = False
 
 
 class Engine:
@@ -80,7 +80,7 @@ class Engine:
         self._guest = guest
         self.sock.setblocking(False)
         self.sample_interval = SAMPLE_INTERVAL
-        self._selector = selectors.EpollSelector()
+        self._epoll = select.epoll()
         self._handlers: dict[int, _Handlers] = {}
         self._decoder = protocol.Decoder()
         self._out = Outgoing()
@@ -157,23 +157,22 @@ class Engine:
 
     def _register(self, fd: int) -> None:
         handlers = self._handlers[fd]
-        events = (selectors.EVENT_READ if handlers.on_readable else 0) | (
-            selectors.EVENT_WRITE if handlers.on_writable else 0
-        )
-        known = fd in self._selector.get_map()
+        events = (select.EPOLLIN if handlers.on_readable else 0) | (select.EPOLLOUT if handlers.on_writable else 0)
         if not events:
-            if known:
-                self._selector.unregister(fd)
             del self._handlers[fd]
-        elif known:
-            self._selector.modify(fd, events, handlers)
+            if handlers.registered:
+                self._epoll.unregister(fd)
+        elif handlers.registered:
+            self._epoll.modify(fd, events)
         else:
-            self._selector.register(fd, events, handlers)
+            self._epoll.register(fd, events)
+            handlers.registered = True
 
     def unwatch(self, fd: int) -> None:
         """Forget `fd`, which may never have been watched."""
-        if self._handlers.pop(fd, None) is not None:
-            self._selector.unregister(fd)
+        handlers = self._handlers.pop(fd, None)
+        if handlers is not None and handlers.registered:
+            self._epoll.unregister(fd)
         self._paused.pop(fd, None)
 
     def run(self) -> None:
@@ -183,9 +182,9 @@ class Engine:
                 left_s = self._do_what_is_due()
                 if self._unsent:
                     left_s = UNSENT_S if left_s is None else min(left_s, UNSENT_S)
-                ready = self._selector.select(left_s)
-                for key, mask in ready:
-                    self._dispatch(key.fd, mask)
+                ready = self._epoll.poll(left_s)
+                for fd, mask in ready:
+                    self._dispatch(fd, mask)
                 self._finalise_ended()
                 if self._unsent and not ready:
                     self._flush()
@@ -193,10 +192,11 @@ class Engine:
             self._shut_down()
 
     def _dispatch(self, fd: int, mask: int) -> None:
-        for event, name in ((selectors.EVENT_READ, "on_readable"), (selectors.EVENT_WRITE, "on_writable")):
+        # What is hung up or in error is both: reading and writing say which.
+        for other, name in ((select.EPOLLOUT, "on_readable"), (select.EPOLLIN, "on_writable")):
             handlers = self._handlers.get(fd)
             handler = getattr(handlers, name, None)
-            if not mask & event or handler is None:
+            if not mask & ~other or handler is None:
                 continue
             try:
                 handler()
@@ -288,9 +288,9 @@ class Engine:
             enter_container(self, container, request)
             return
         self._look_at_mounts()
-        life = Life(**request.pop("life", {}))
+        life = Life(**request["life"])
         name = self.registry.free_name(life)
-        recipe = self._recipes.get(request, self._facts_for, self._join_files)
+        recipe = self._recipes.get(request["request"], self._facts_for, self._join_files)
         with self.networks.reserved(recipe.spec, name) as network:
             made = self._parked.take(recipe)
             if made is None:
@@ -299,7 +299,7 @@ class Engine:
         made.join(network)
         made.let_go()
         self.containers[container] = made
-        self.registry.enter(made, life, name, request)
+        self.registry.enter(made, life, name, recipe.request)
         made.unpark()
 
     def start_again(self, record: Record) -> None:
@@ -455,7 +455,7 @@ class Engine:
         return self._spare_ranges
 
     def _on_child_exit(self, container: Supervised) -> None:
-        pid, status, _ = os.wait4(container.pid, os.WNOHANG)
+        pid, status = os.waitpid(container.pid, os.WNOHANG)
         if pid:
             self.unwatch(container.pidfd)
             container.on_exit(status)

@@ -128,7 +128,7 @@ class Entered(Supervised):
             "peak": [None, ""],
             "changes": [],
             "changes_truncated": False,
-            "timings": self.timings,
+            "step_ns": self.step_ns,
             "oom_kills": 0,
             "oom_limit": None,
             "not_kept": [],

@@ -57,7 +57,20 @@ class Kind(IntEnum):
     EVENT = 40
 
 
+KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
+"""By number: looking up a member by calling `Kind` takes ten times as long."""
 Frame = tuple[int, str, Any]
+
+
+def pack(value: Any) -> bytes:
+    """Return plain data as bytes."""
+    packed: bytes = msgpack.packb(value, unicode_errors=_NAMES)
+    return packed
+
+
+def unpack(packed: bytes) -> Any:
+    """Return what was packed, lists for tuples."""
+    return msgpack.unpackb(packed, unicode_errors=_NAMES)
 
 
 def encode(kind: Kind, container: str = "", payload: Any = None) -> bytes:
@@ -68,7 +81,7 @@ def encode(kind: Kind, container: str = "", payload: Any = None) -> bytes:
     EngineError
         If it is longer than `MAX_FRAME`.
     """
-    body: bytes = msgpack.packb([int(kind), container, payload], unicode_errors=_NAMES)
+    body = pack([int(kind), container, payload])
     if len(body) > MAX_FRAME:
         raise EngineError(f"a frame of {len(body)} bytes; at most {MAX_FRAME} are allowed")
     return _LENGTH.pack(len(body)) + body
@@ -105,7 +118,7 @@ class Decoder:
     @staticmethod
     def _decode(body: bytes) -> Frame:
         try:
-            kind, container, payload = msgpack.unpackb(body, unicode_errors=_NAMES)
+            kind, container, payload = unpack(body)
             return int(kind), str(container), payload
         except (ValueError, TypeError, msgpack.UnpackException) as e:
             raise EngineError(f"a malformed frame: {e}") from e

@@ -11,9 +11,8 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
-
-import msgpack
 
 from .. import core
 from ..host import HostFacts
@@ -21,7 +20,9 @@ from ..plan import Plan, build_plan
 from ..plan.finish import LAST_WAIT, exec_step
 from ..plan.steps import Op, Step
 from ..spec import ContainerSpec
+from .changes import Layer
 from .inputs import environment_of, resolve_inputs
+from .protocol import pack, unpack
 
 STAND_IN = "f0e1d2c3b4a5"
 """Twelve hexadecimal digits, where the container's own will be."""
@@ -33,16 +34,18 @@ MAX_RECIPES = 64
 _FDS_OFFSET = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recipe:
     """How to make containers of one kind.
 
     Attributes
     ----------
     key : bytes
-        The request, packed.
+        The request, as it came.
     kind : bytes
         The same without `WORDS`, where a program is asked for: until the last wait, all of a kind are built alike.
+    request : dict
+        The request.
     spec : ContainerSpec
         What was asked for.
     plan : Plan
@@ -70,6 +73,7 @@ class Recipe:
 
     key: bytes
     kind: bytes
+    request: dict[str, Any]
     spec: ContainerSpec
     plan: Plan
     exposed: tuple[str, ...]
@@ -81,29 +85,53 @@ class Recipe:
     above: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     once: bool = False
-    _whole: list[bytes] = field(default_factory=list, compare=False, repr=False)
-    """The plan's image, with numbers of descriptors that are still to be filled in, once it was needed."""
     _rest: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
     """Images of what is left of the plan at some step, once they were needed."""
     _alike: list[Recipe] = field(default_factory=list, compare=False, repr=False)
     """`unfinished`, once it was needed; recipes of a kind share it."""
 
-    @property
+    @cached_property
     def remapped(self) -> bool:
         """Whether the host's root builds it, and then it enters a user namespace: `plan.build`."""
         return self.spec.userns == "private" and not self.facts.rootless
 
-    @property
+    @cached_property
     def descriptors(self) -> tuple[str, ...]:
         """Names of the descriptors that the plan needs."""
         return tuple(name for name, _ in self.plan.steps[0].args[0])
 
-    @property
+    @cached_property
     def in_zygote(self) -> bool:
         """Whether a fork of the zygote becomes the container."""
         return self.spec.python and not self.bare
 
-    @property
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The upper directories, and the paths of the overlays that they belong to."""
+        if self.lower:
+            return (Layer("u0", "/"),)
+        submounts = self.facts.submounts
+        overlaid = {s.path for s in submounts if s.how == "overlay"} | set(self.exposed)
+        paths = enumerate([*(s.path for s in submounts), *self.exposed], start=1)
+        return Layer("u0", "/"), *(Layer(f"u{i}", path) for i, path in paths if path in overlaid)
+
+    @cached_property
+    def made(self) -> frozenset[str]:
+        """Directories and files made in an empty root, for the host's to be mounted on."""
+        return frozenset(e.path for e in self.facts.root_entries if e.kind != "link")
+
+    @cached_property
+    def built(self) -> dict[str, Any]:
+        """What `collect_changes` needs to know of what building a container did to its layers."""
+        first_ids = self.facts.private_ids[:2] if self.remapped else (0, 0)
+        destinations = frozenset(m.destination for m in self.spec.mounts)
+        if self.lower:
+            return {"own": destinations, "first_ids": first_ids}
+        # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
+        standing = frozenset(e.path for e in self.facts.root_entries)
+        return {"own": self.made | destinations, "standing": standing, "first_ids": first_ids}
+
+    @cached_property
     def _last_wait(self) -> int:
         """Index of the step at which a program's container waits to be wanted; 0 for a cell, which is no program."""
         last = len(self.plan.steps) - LAST_STEPS
@@ -116,7 +144,7 @@ class Recipe:
         if not self._alike:
             done = self.plan.steps[: self._last_wait]
             plan = replace(self.plan, steps=(*done, Step(Op.PLAN, LAST_WAIT.args, why="for what depends on the words")))
-            self._alike.append(replace(self, plan=plan, _whole=[], _rest={}, _alike=[]))
+            self._alike.append(replace(self, plan=plan, _rest={}, _alike=[]))
         return self._alike[0]
 
     def fits(self, made: Recipe) -> bool:
@@ -135,11 +163,14 @@ class Recipe:
         image = self._rest[first].replace(STAND_IN.encode(), container[:12].encode())
         return core.further_plan(image, len(self.plan.steps) - first, first)
 
+    @cached_property
+    def _whole(self) -> bytes:
+        """The plan's image, with numbers of descriptors that are still to be filled in."""
+        return self.plan.image(dict.fromkeys(self.descriptors, 0))
+
     def image_for(self, container: str, fds: Mapping[str, int]) -> bytes:
         """Put a container's ID and descriptors into the image."""
-        if not self._whole:
-            self._whole.append(self.plan.image(dict.fromkeys(self.descriptors, 0)))
-        image = bytearray(self._whole[0].replace(STAND_IN.encode(), container[:12].encode()))
+        image = bytearray(self._whole.replace(STAND_IN.encode(), container[:12].encode()))
         # The first step is JNS_FDS; its pairs stand at its s0: see core.h.
         (at,) = _FDS_OFFSET.unpack_from(image, 48)
         for name, number in self.plan.steps[0].args[0]:
@@ -154,13 +185,12 @@ def kind_of(request: dict[str, Any], key: bytes) -> bytes:
     if spec.get("python"):
         return key
     rest = {k: v for k, v in spec.items() if k not in WORDS}
-    kind: bytes = msgpack.packb(request | {"spec": rest, "environ": None}, unicode_errors="surrogateescape")
-    return kind
+    return pack(request | {"spec": rest, "environ": None})
 
 
 def entering_recipe(spec: ContainerSpec, plan: Plan, exposed: tuple[str, ...], facts: HostFacts, uid: int) -> Recipe:
     """Return the recipe, used once, of a process that enters what is there already."""
-    return Recipe(b"", b"", spec, plan, exposed, False, facts, uid)
+    return Recipe(b"", b"", {}, spec, plan, exposed, False, facts, uid)
 
 
 class Recipes:
@@ -172,7 +202,7 @@ class Recipes:
 
     def get(
         self,
-        request: dict[str, Any],
+        key: bytes,
         facts_for: Callable[[ContainerSpec], HostFacts],
         join_files: Callable[[ContainerSpec, bool], tuple[str, ...]],
     ) -> Recipe:
@@ -180,8 +210,8 @@ class Recipes:
 
         Parameters
         ----------
-        request : dict
-            As the kernel sent it.
+        key : bytes
+            The request, as the kernel sent it: `jupyter_ns.request.request_for`.
         facts_for : callable
             From a spec, what the host can do for it.
         join_files : callable
@@ -193,9 +223,9 @@ class Recipes:
         UsageError, UnsupportedError
             As `resolve_inputs` and `build_plan`.
         """
-        key = msgpack.packb(request, unicode_errors="surrogateescape")
         recipe = self._recipes.get(key)
         if recipe is None:
+            request = unpack(key)
             kind = kind_of(request, key)
             like = self._kinds.get(kind)
             recipe = self._alike(like, key, request) if like else self._new(key, kind, request, facts_for, join_files)
@@ -225,6 +255,7 @@ class Recipes:
         recipe = Recipe(
             key,
             kind,
+            request,
             spec,
             build_plan(spec, facts, inputs),
             inputs.exposed,
@@ -245,7 +276,7 @@ class Recipes:
         spec = ContainerSpec.from_dict(request["spec"])
         environment = environment_of(STAND_IN, spec, request.get("environ", {}), like.home)
         plan = replace(like.plan, steps=(*like.plan.steps[:-1], exec_step(spec, environment)))
-        return replace(like, key=key, spec=spec, plan=plan, _whole=[], _rest={})
+        return replace(like, key=key, request=request, spec=spec, plan=plan, _rest={})
 
     def clear(self) -> None:
         """Drop all, because the host has changed."""

@@ -26,7 +26,7 @@ from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE, SAMPLE_FIELDS
 from .advice import cause_of
-from .changes import Layer, collect_changes
+from .changes import collect_changes
 from .failing import logged, told
 from .joining import inside
 from .keep import keep
@@ -104,7 +104,7 @@ class Supervised:
     namespaces: dict[str, int] = field(default_factory=dict)
     introduction: dict[str, Any] = field(default_factory=dict)
     """`Engine.introduction`, of a parked one."""
-    timings: list[float] = field(default_factory=list)
+    step_ns: tuple[int, ...] = ()
     base_sample: tuple[Any, ...] | None = None
     base_levels: list[Level] = field(default_factory=list)
     entered: dict[bytes, Recipe] = field(default_factory=dict)
@@ -181,7 +181,7 @@ class Supervised:
         except BlockingIOError:
             report = None
         # While a cell runs, it may write there what it likes.
-        forged = self.recipe.in_zygote and bool(self.timings) and report is not None and report.phase != core.DONE
+        forged = self.recipe.in_zygote and bool(self.step_ns) and report is not None and report.phase != core.DONE
         if report is None or forged:
             self.streams.close_one("report")
             if self.state == "running" and self.failure is None and not self.exec_errno:
@@ -197,7 +197,7 @@ class Supervised:
                 if self.state == "running":
                     self.follow()
         elif report.phase == core.RUNNING:
-            self.timings = core.read_timings(self.ends.report, report.step)
+            self.step_ns = core.read_timings(self.ends.report, report.step)
             if self.recipe.in_zygote:
                 os.set_blocking(self.ends.report, False)  # the cell may read it as well, from /proc/self/fd
                 self.engine.registry.executed(self)
@@ -528,7 +528,7 @@ class Supervised:
             "peak": [peak, source],
             "changes": changes,
             "changes_truncated": truncated,
-            "timings": self.timings,
+            "step_ns": self.step_ns,
             "oom_kills": oom_kills,
             "oom_limit": self._oom_limit() if self.reason == "oom" else None,
             "not_kept": not_kept,
@@ -547,46 +547,21 @@ class Supervised:
         """Bring out what was written below the working directory; return what could not be."""
         if self.layer_fd < 0 or not self.spec.workdir:
             return []
-        covering = [layer for layer in self.layers() if is_below(self.spec.workdir, layer.path)]
+        covering = [layer for layer in self.recipe.layers if is_below(self.spec.workdir, layer.path)]
         layer = max(covering, key=lambda one: len(one.path))
-        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir, self._made)
-
-    def layers(self) -> list[Layer]:
-        """List the upper directories, and the paths of the overlays that they belong to."""
-        layers = [Layer("u0", "/")]
-        if self.recipe.lower:
-            return layers
-        paths = [s.path for s in self.recipe.facts.submounts] + list(self.recipe.exposed)
-        overlaid = {s.path for s in self.recipe.facts.submounts if s.how == "overlay"} | set(self.recipe.exposed)
-        layers += [Layer(f"u{i}", p) for i, p in enumerate(paths, start=1) if p in overlaid]
-        return layers
+        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir, self.recipe.made)
 
     def changes(self) -> tuple[list[tuple[str, str]], bool]:
         """List what was written to the copy-on-write layers."""
         if self.layer_fd < 0:
             return [], False
-        first_ids = self.recipe.facts.private_ids[:2] if self.recipe.remapped else (0, 0)
-        if self.recipe.lower:
-            from ..images.merged import Stack
+        recipe = self.recipe
+        image = recipe.lower or ((*recipe.above, "/") if recipe.above else ())
+        if not image:
+            return collect_changes(self.layer_fd, recipe.layers, **recipe.built)
+        from ..images.merged import Stack  # the store: only once it is needed
 
-            own = frozenset(m.destination for m in self.spec.mounts)
-            stack = Stack(self.recipe.lower)
-            return collect_changes(self.layer_fd, self.layers(), own=own, first_ids=first_ids, below=stack)
-        entries = self.recipe.facts.root_entries
-        # A link that stands there is compared with the host's: it can be replaced, what is mounted on cannot.
-        own = self._made | {m.destination for m in self.spec.mounts}
-        standing = frozenset(e.path for e in entries)
-        about: dict[str, Any] = {"own": own, "standing": standing, "first_ids": first_ids}
-        if self.recipe.above:
-            from ..images.merged import Stack
-
-            about["below"] = Stack([*self.recipe.above, "/"])
-        return collect_changes(self.layer_fd, self.layers(), **about)
-
-    @property
-    def _made(self) -> frozenset[str]:
-        """Directories and files made in an empty root, for the host's to be mounted on."""
-        return frozenset(e.path for e in self.recipe.facts.root_entries if e.kind != "link")
+        return collect_changes(self.layer_fd, recipe.layers, below=Stack(image), **recipe.built)
 
     def open_root(self) -> int:
         """Return a descriptor of the root directory; the caller closes it."""

@@ -23,7 +23,7 @@ from jupyter_ns.plan.steps import Op, Step
 from jupyter_ns.runner import Cell
 from jupyter_ns.runtime import channel, recipes
 from jupyter_ns.runtime.engine import Engine
-from jupyter_ns.runtime.protocol import VERSION, Decoder, Kind, encode
+from jupyter_ns.runtime.protocol import VERSION, Decoder, Kind, encode, pack
 from jupyter_ns.spec import ContainerSpec, Limits, Mount
 
 pytestmark = pytest.mark.needs("root", "overlay")
@@ -78,7 +78,8 @@ class Host:
 
     def run(self, spec: ContainerSpec) -> tuple[int, Any]:
         container = uuid.uuid4().hex * 2
-        request = {"spec": spec.to_dict(), "environ": {"PATH": os.environ["PATH"]}, "exposed": []}
+        wanted = {"spec": spec.to_dict(), "environ": {"PATH": os.environ["PATH"]}, "exposed": []}
+        request = {"request": pack(wanted), "life": {}}
         if not spec.python:
             return self.ask(Kind.RUN, container, request)
         cell = b"".join(map(bytes, channel.encode("cell", Cell(source="pass").body())))
@@ -143,7 +144,7 @@ def test_every_step(host: Host, name: str) -> None:
         pytest.skip(answer["message"])
     assert (kind, answer["exit_code"]) == (Kind.EXIT, 0)
     # A program's last step, execve, is not timed.
-    before, count = host.state(), len(answer["timings"]) + (not SPECS[name].python)
+    before, count = host.state(), len(answer["step_ns"]) + (not SPECS[name].python)
     assert count > 60
     for at in range(1, count):  # the first step gives the child its descriptors: see below
         spec = replace(SPECS[name], labels=((LABEL, str(at)),))

@@ -396,7 +396,7 @@ def execute(*steps: Step, flags: int = 0) -> tuple[list[core.Report], list[float
     for fd in (stdout, report, null):
         os.close(fd)
     reports: list[core.Report] = []
-    timings: list[float] = []
+    timings: tuple[int, ...] = ()
     while (one := core.read_report(read)) is not None:
         reports.append(one)
         if one.phase == core.RUNNING:
@@ -413,7 +413,7 @@ def test_exec() -> None:
     paths = ("/no/such/echo", "/bin/echo")
     reports, timings, status, out = execute(Step(Op.EXEC, (paths, ("echo", "a", "", "ü"), ("A=1",))))
     assert reports == [(core.RUNNING, 1, 0)]
-    assert len(timings) == 1 and 0 <= timings[0] < 5
+    assert len(timings) == 1 and 0 <= timings[0] < 5e9
     assert (status, out) == (0, "a  ü\n".encode())
 
 

@@ -30,7 +30,7 @@ from jupyter_ns.errors import (
     UsageError,
 )
 from jupyter_ns.runner import MAX_OUTPUT_CHARS, Run, Sink
-from jupyter_ns.runtime.protocol import Kind
+from jupyter_ns.runtime.protocol import Kind, pack
 from jupyter_ns.spec import ContainerSpec, Mount
 
 MIB = 1 << 20
@@ -528,7 +528,7 @@ def test_a_defect_ends_one_request_and_not_the_engine() -> None:
     client = get_client()
     heard: list[tuple[Kind, Any]] = []
     client.subscribe("broken", lambda kind, payload: heard.append((kind, payload)))
-    client.send(Kind.RUN, "broken", {"spec": {"no_such_field": 1}})
+    client.send(Kind.RUN, "broken", {"request": pack({"spec": {"no_such_field": 1}}), "life": {}})
     assert client.wait(lambda: bool(heard), until=time.monotonic() + 20)
     client.unsubscribe("broken")
     (kind, error), pid = heard[0], client.pid

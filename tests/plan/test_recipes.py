@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jupyter_ns.host import HostFacts
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.plan.steps import Op
+from jupyter_ns.runtime.protocol import pack
 from jupyter_ns.runtime.recipes import STAND_IN, Recipe, Recipes
 
 FACTS = HostFacts(
@@ -30,7 +31,7 @@ WORDS = st.fixed_dictionaries(
 
 def get(recipes: Recipes, words: dict[str, Any], environ: dict[str, str], **spec: Any) -> Recipe:
     request = {"spec": {"workdir": "/", **words, **spec}, "environ": environ, "exposed": []}
-    return recipes.get(request, lambda _: FACTS, lambda *_: ("/cg/" + STAND_IN,))
+    return recipes.get(pack(request), lambda _: FACTS, lambda *_: ("/cg/" + STAND_IN,))
 
 
 @given(WORDS, WORDS, st.dictionaries(NAME, TEXT), st.booleans())
