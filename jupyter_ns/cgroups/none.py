@@ -322,6 +322,10 @@ class ProcSampler:
             None if name in GAUGES else value for name, value in zip(SAMPLE_FIELDS, self.sample(), strict=True)
         )
 
+    def tasks(self) -> int:
+        """Return how many tasks there are now."""
+        return self._cgroup.totals().tasks
+
     def watch_network(self, pid: int) -> None:
         """Do nothing: without a cgroup, nothing more is counted."""
 

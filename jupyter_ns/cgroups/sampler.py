@@ -124,6 +124,10 @@ class Sampler:
         """
         return self._take(self._counters)
 
+    def tasks(self) -> float | int | None:
+        """Return how many tasks there are now, as in a `sample`."""
+        return _pids(self._fds)[0]
+
     def _take(self, parts: tuple[Callable[[_Fds], Sample], ...]) -> Sample:
         fds = self._fds
         now_s = time.monotonic() - self._start_s

@@ -92,6 +92,7 @@ def _create(words: list[str]) -> None:
 def _remove(words: list[str]) -> None:
     if len(words) != 1:
         raise UsageError(f"rm: expected one name; accepted:\n{USAGE}")
+    get_client().sync()  # until a cell that has just ended is gone
     _ask({"do": "remove", "name": words[0]})
 
 

@@ -38,7 +38,7 @@ from .entering import enter_container, start_again
 from .failing import told
 from .groups import answer
 from .inputs import limits_of
-from .parked import Parked
+from .parked import AFTER_S, Parked
 from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
 from .recipes import STAND_IN, Recipe, Recipes
@@ -100,6 +100,7 @@ class Engine:
         self._outdated = False
         self._unsent = False
         self._leaving = 0
+        self._stopped: list[Supervised] = []
         self._removing: dict[int, int] = {}
         self._syncs: list[str] = []
         self._joins: dict[tuple[Any, ...], tuple[str, ...]] = {}
@@ -287,6 +288,7 @@ class Engine:
         if "enter" in request:
             enter_container(self, container, request)
             return
+        self._kill_stopped()
         self._look_at_mounts()
         life = Life(**request["life"])
         name = self.registry.free_name(life)
@@ -320,6 +322,7 @@ class Engine:
 
     def _on_sync(self, container: str, _: Any) -> None:
         """Give back what is only held ready, then answer, once every process that has said it is done has gone."""
+        self._kill_stopped()
         self._parked.drop()
         self.networks.drop_idle()
         self._syncs.append(container)
@@ -330,6 +333,22 @@ class Engine:
         self._leaving += change
         while not self._leaving and self._syncs:
             self.tell(Kind.REPLY, self._syncs.pop(), True)
+
+    def stop(self, container: Supervised) -> None:
+        """Have a process that has said it is done run no more, and kill it when the kernel has shown the result.
+
+        To give its memory back takes a processor for some milliseconds, which the kernel and the browser want first.
+        """
+        container.send_signal(signal.SIGSTOP)
+        self.leave(1)
+        self._stopped.append(container)
+        self.registry.call_at(time.monotonic() + AFTER_S, self._kill_stopped)
+
+    def _kill_stopped(self) -> None:
+        while self._stopped:
+            container = self._stopped.pop()
+            if container.leaving:  # else it has ended by itself
+                container.send_signal(signal.SIGKILL)
 
     @property
     def groups(self) -> Collection[str]:

@@ -21,11 +21,15 @@ MAX_VALUE_BYTES = 8 * 1024 * 1024
 """A last expression larger than this does not come back by itself; ``--out`` brings it."""
 
 
-def run(shell: CellShell, channel_fd: int) -> int:
-    """Run the one cell that comes over the channel; return the exit code. `open_streams` has been called."""
+def connect(channel_fd: int) -> None:
+    """Have what the cell shows, and asks for, go over its channel."""
     CHANNEL.sock = socket.socket(fileno=channel_fd)
     builtins.input = _input
     getpass.getpass = _getpass
+
+
+def run(shell: CellShell, channel_fd: int) -> int:
+    """Run the one cell that comes over the channel; return the exit code. `open_streams` and `connect` were called."""
     try:
         kind, body, buffers = CHANNEL.receive()
         assert kind == "cell"
@@ -42,22 +46,20 @@ def run(shell: CellShell, channel_fd: int) -> int:
 def rehearse(shell: CellShell) -> None:
     """Run a cell of our own and forget it: after a fork, the pages that the real one writes have been copied then."""
     here, there = socket.socketpair()
-    with here, there:
-        CHANNEL.sock = here
-        cell = {"source": "1 + 1", "sys_path": list(sys.path), "execution_count": 1, "out": [], "trust": False}
-        for piece in channel.encode("cell", cell | {"detached": False}):
+    with there:
+        connect(here.detach())
+        cell = {"source": "# %%container …\n1 + 1", "sys_path": list(sys.path), "execution_count": 1}
+        for piece in channel.encode("cell", cell | {"out": [], "trust": False, "detached": False}):
             there.sendall(piece)
-        _run_cell(shell, CHANNEL.receive()[1], [], store_history=False)
-    CHANNEL.sock = None
+        run(shell, -1)
+    CHANNEL.close()
     forget(shell)
 
 
 def run_forked(shell: Any, cell: dict[str, Any], channel_fd: int) -> int:
     """Run a cell in a fork of the notebook's kernel, with the kernel's own shell; return the exit code."""
     open_streams()
-    CHANNEL.sock = socket.socket(fileno=channel_fd)
-    builtins.input = _input
-    getpass.getpass = _getpass
+    connect(channel_fd)
     take_over(shell)
     return _run_cell(shell, cell, [], store_history=False)
 
@@ -86,7 +88,6 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], 
             shell.user_ns.update(sent)
         except Exception:
             shell.showtraceback()
-            CHANNEL.send("done", {"exit_code": 1})
             return 1
     signal.signal(signal.SIGINT, signal.default_int_handler)
     result = shell.run_cell(cell["source"], store_history=store_history)
@@ -97,7 +98,6 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], 
     error = result.error_before_exec or result.error_in_exec
     code = _exit_code(error)
     _send_outputs(shell, cell, code)
-    CHANNEL.send("done", {"exit_code": code})
     return code
 
 

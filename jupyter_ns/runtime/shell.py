@@ -29,7 +29,10 @@ class Channel:
     def send(self, kind: str, body: Any = None, buffers: Any = ()) -> None:
         """Send a message; blocks until the engine has taken it."""
         assert self.sock is not None
-        for piece in channel.encode(kind, body, buffers):
+        pieces = channel.encode(kind, body, buffers)
+        if sum(map(len, pieces)) <= CHUNK:  # at once, so that the engine wakes up once
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
             self.sock.sendall(piece)
 
     def receive(self) -> channel.Message:
@@ -47,6 +50,12 @@ class Channel:
                 raise EOFError("the notebook's kernel is gone")
             self._messages = self._decoder.feed(data)
         return self._messages.pop(0)
+
+    def close(self) -> None:
+        """Close our end."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
 
 
 CHANNEL = Channel()
@@ -81,6 +90,10 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]
     """Sends the last expression's representation to the notebook, and keeps its value."""
 
     last: Any = None
+
+    def quiet(self) -> bool:
+        """Whether a semicolon ends the cell: IPython takes it apart into tokens, for which most give no reason."""
+        return ";" in "".join(self.shell.history_manager.input_hist_parsed[-1:]) and bool(super().quiet())
 
     def write_output_prompt(self) -> None:
         """Nothing: the notebook has its own prompt."""
@@ -152,7 +165,14 @@ def make_shell() -> CellShell:
 
 def forget(shell: CellShell) -> None:
     """Take back what a cell of our own has left."""
-    for name in ("_exit_code", "_", "__", "___"):
-        shell.user_ns.pop(name, None)
+    for names in (shell.user_ns, shell.user_ns_hidden):
+        for name in ("_exit_code", "_", "__", "___", "_i", "_ii", "_iii", "_i1"):
+            names.pop(name, None)
+    history = shell.history_manager
+    del history.input_hist_parsed[1:], history.input_hist_raw[1:], history.db_input_cache[:]
+    history._i00 = history._i = history._ii = history._iii = ""
+    history.output_hist_reprs.clear()
+    if hasattr(history, "outputs"):  # IPython 9
+        history.outputs.clear()
     shell.last_execution_succeeded = True
     shell.displayhook.last = None

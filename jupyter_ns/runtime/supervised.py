@@ -24,7 +24,7 @@ from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec, LimitRecord
-from ..usage import CUMULATIVE, SAMPLE_FIELDS
+from ..usage import CUMULATIVE
 from .advice import cause_of
 from .changes import collect_changes
 from .failing import logged, told
@@ -44,7 +44,6 @@ IDLE_INTERVALS = 8
 FIRST_SAMPLE_S = 0.01
 """From the start to the first sample; each later interval is twice as long, up to the regular one: what runs out of
 memory often does so within a tenth of a second, and is to have a curve."""
-PROCESSES = SAMPLE_FIELDS.index("pids")
 KEPT = ("mount_namespace_fd", "ground_fd", "layer_fd", "root_fd")
 """Descriptors that hold what a container wrote, also after its end."""
 
@@ -470,15 +469,13 @@ class Supervised:
 
         Where anything else runs in the container, its end is waited for.
         """
-        self.streams.close_one("report")
-        if self.state != "running" or self.reason or self.engine.is_behind or self._take_sample()[PROCESSES] != 1:
-            return
-        if not self.streams.read_out():
-            return  # the cell has made a pipe larger
-        self.send_signal(signal.SIGKILL)  # who says so ends
-        self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
-        self.engine.leave(1)
-        self.streams.drain()
+        assert self.sampler is not None
+        alone = self.state == "running" and not (self.reason or self.engine.is_behind) and self.sampler.tasks() == 1
+        if alone and self.streams.read_out():  # else the cell has made a pipe larger
+            self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
+            self.engine.stop(self)  # who says so ends
+            self.streams.drain()
+        self.streams.close_one("report")  # which the process waits for
 
     def take_last_reports(self) -> None:
         """Read what the child said before it ended; one that ended before its payload began has failed."""

@@ -32,7 +32,10 @@ from .zygote_client import FD_ORDER, FIRST_FD
 PR_SET_PDEATHSIG = 1
 CHANNEL_FD, REPORT_FD, GO_FD = 3, 4, 5
 """Where the first step of a plan puts them: `plan.build`, the stage ``entry``."""
-
+MOST_FILES = 4096
+"""Up to which descriptor a cell's files are closed before it ends: old kernels take each close(2) apart."""
+HEARD_MS = 100
+"""How long a cell that is over waits at most for the engine to hear so."""
 
 REHEARSALS = 16
 """How often the zygote runs a cell, so that the interpreter has adapted its code to it (PEP 659) before any fork."""
@@ -131,6 +134,8 @@ class Zygote:
                 payload.open_streams()
                 if message["parked"]:
                     payload.rehearse(self.shell)
+                    rehearse_end()
+                payload.connect(CHANNEL_FD)
                 gc.freeze()
                 gc.enable()
                 # Beside others that go on, nothing is to be read into the end of one process.
@@ -138,10 +143,11 @@ class Zygote:
                 pipe = os.fstat(last) if last >= 0 else None
                 if core.execute_image(image, steps, REPORT_FD, GO_FD, first=wait) == 0:
                     code = payload.run(self.shell, CHANNEL_FD)
-                    # The cell may have closed it, and opened a file in its place.
-                    with contextlib.suppress(OSError):
-                        if pipe is not None and os.path.samestat(os.fstat(last), pipe):
-                            os.write(last, core.REPORT.pack(core.DONE, code, 0, 0))
+                    if pipe is not None:
+                        # With their locks and ports, which the next cell may want.
+                        os.closerange(CHANNEL_FD, last)
+                        os.closerange(last + 1, MOST_FILES)
+                        say_done(last, pipe, code, HEARD_MS)
         except BaseException:
             with contextlib.suppress(BaseException):
                 sys.excepthook(*sys.exc_info())
@@ -199,6 +205,24 @@ def reseed() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
+
+
+def say_done(fd: int, pipe: os.stat_result, code: int, heard_ms: int) -> None:
+    """Report that the cell is over, and wait until the engine has heard so: it ends this process when there is time."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(fd), pipe):  # else the cell has closed it, and opened a file in its place
+            os.write(fd, core.REPORT.pack(core.DONE, code, 0, 0))
+            heard = select.poll()
+            heard.register(fd, 0)  # the engine closes its end: POLLERR
+            heard.poll(heard_ms)
+
+
+def rehearse_end() -> None:
+    """Do what follows on a cell, as `payload.rehearse` does what comes before."""
+    reading, writing = os.pipe()
+    say_done(writing, os.fstat(writing), 0, 0)
+    os.close(reading)
+    os.close(writing)
 
 
 def visible_pid(pidfd: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -224,12 +225,31 @@ def test_a_cell_that_says_it_is_done_ends() -> None:
     assert time.monotonic() - began < 30
 
 
+def mounted(path: Path) -> dict[str, Any]:
+    return {"workdir": str(path), "mounts": (Mount(type="bind", source=str(path), destination=str(path)),)}
+
+
+def test_a_cell_that_says_it_is_done_runs_no_more(tmp_path: Path) -> None:
+    """It is killed a little later, and does nothing until then."""
+    go_on = "with open('file', 'ab', buffering=0) as f:\n    while True: f.write(b'x')\n"
+    cell(report(core.DONE, 0) + go_on, **mounted(tmp_path))
+    size = (tmp_path / "file").stat().st_size
+    time.sleep(0.1)
+    assert (tmp_path / "file").stat().st_size == size
+
+
+def test_what_a_cell_has_locked_is_free_when_it_has_ended(tmp_path: Path) -> None:
+    lock = "import fcntl\nf = open('file', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\n"
+    for _ in range(10):
+        cell(lock, **mounted(tmp_path))
+        with (tmp_path / "file").open() as f:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_a_file_in_place_of_the_report_pipe_stays_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "file"
     source = f"import os\nos.closerange(4, 64)\n[os.open({str(file)!r}, os.O_RDWR | os.O_CREAT) for _ in range(8)]\n5"
-    container, _ = cell(
-        source, workdir=str(tmp_path), mounts=(Mount(type="bind", source=str(tmp_path), destination=str(tmp_path)),)
-    )
+    container, _ = cell(source, **mounted(tmp_path))
     assert (container.value, container.exit_code, file.read_bytes()) == (5, 0, b"")
 
 
@@ -283,6 +303,33 @@ def test_preloading_right_after_a_cell_keeps_the_engine(engine: Callable[[], Eng
 def test_workdir_that_is_a_file() -> None:
     with pytest.raises(SetupError, match="chdir"):
         cell("1", workdir="/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"), [("1", True), ("1;", False), ("1; # as it is", False), ("';'", True), ("1  # ;", True)]
+)
+def test_a_semicolon_at_the_end_hides_the_result(source: str, shown: bool) -> None:
+    sink = Messages()
+    cell(source, sink)
+    assert [kind for kind, _ in sink.messages] == ["result"] * shown
+
+
+LOOK_BACK = """\
+shell = get_ipython()
+history = shell.history_manager
+ours = [n for n in shell.user_ns_hidden if n.startswith("_i") or n in ("_", "__", "___", "_exit_code")]
+values = {n: globals()[n] for n in ours}
+In, Out, history.input_hist_raw, history.db_input_cache, dict(history.output_hist_reprs), values
+"""
+
+
+def test_a_cell_sees_nothing_of_those_that_were_rehearsed() -> None:
+    text = LOOK_BACK.rstrip("\n")
+    names = {"_ih": ["", text], "_i": "", "_ii": "", "_iii": "", "_i1": text}
+    for _ in range(3):  # the later ones in a fork that has waited
+        value = cell(LOOK_BACK)[0].value
+        assert value == (["", text], {}, ["", text], [(1, text, text)], {}, names)
+        time.sleep(0.2)
 
 
 def test_python_is_the_notebooks() -> None:

@@ -279,6 +279,15 @@ def test_a_limit_that_only_the_group_has_binds(group: Callable[..., str]) -> Non
     assert sh(script, cgroup_parent=lab).stdout == sh(script).stdout
 
 
+@pytest.mark.needs("controller:pids")
+def test_a_group_can_be_removed_right_after_a_cell_in_it(group: Callable[..., str], zygote: None) -> None:
+    spec = ContainerSpec(python=True, workdir="/", cgroup_parent=group("lab"))
+    for _ in range(3):
+        Run(get_client(), spec, Sink()).execute(cell=Cell(source="1"))
+        cgroup_magic.cgroup(None, ["rm", "lab"])
+        group("lab")
+
+
 def test_a_group_in_use_stays_and_an_unknown_one_is_refused(group: Callable[..., str]) -> None:
     group("inner", parent=group("outer"))
     with pytest.raises(UsageError, match="in use by inner"):
