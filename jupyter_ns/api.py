@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any
@@ -84,13 +85,20 @@ def parse_words(words: list[str]) -> RunRequest:
     UsageError
         As `jupyter_ns.options.parse`.
     """
+    available = frozenset(os.sched_getaffinity(0))
     return options.parse(
         [f"--on={default_place()}", *words],
         cwd=os.getcwd(),
         environ=os.environ,
-        host_cpus=os.cpu_count() or 1,
-        available_cpus=os.sched_getaffinity(0),
+        host_cpus=_host_cpus(available),
+        available_cpus=available,
     )
+
+
+@functools.cache
+def _host_cpus(available: frozenset[int]) -> int:
+    """Count the host's CPUs: again only once others are `available`, for that reads a file."""
+    return os.cpu_count() or 1
 
 
 def to_flags(keywords: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ namespaces(7); clone(2); ``include/uapi/linux/sched.h`` for the flags.
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import NamedTuple
 
@@ -87,6 +88,11 @@ def read(pid: int | str = "self") -> dict[str, int]:
     >>> read()["pid"] == os.stat("/proc/self/ns/pid").st_ino
     True
     """
-    base = f"/proc/{pid}/ns"
-    present = set(os.listdir(base))
-    return {k.name: os.stat(f"{base}/{k.proc}").st_ino for k in KINDS if k.proc in present}
+    return {kind.name: os.stat(f"/proc/{pid}/ns/{kind.proc}").st_ino for kind in _present()}
+
+
+@functools.cache
+def _present() -> tuple[NamespaceKind, ...]:
+    """Return the kinds that the running kernel has."""
+    names = set(os.listdir("/proc/self/ns"))
+    return tuple(kind for kind in KINDS if kind.proc in names)

@@ -6,6 +6,7 @@ One row per option (`OPTIONS`) holds flags, value, unit, OCI path, kernel files 
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -38,6 +39,8 @@ _FIELDS: dict[str, tuple[str, str]] = {
     option.name: (option.sets.split(".")[0], option.sets.split(".")[1]) for option in OPTIONS if option.sets
 }
 
+_split = functools.lru_cache(64)(shlex.split)
+
 MAX_REQUESTS = 64
 _requests: dict[tuple[object, ...], RunRequest] = {}
 """What lines came to that mean the same whenever they are read: cells are run again and again."""
@@ -67,7 +70,7 @@ def split(line: str) -> list[str]:
     ['--mem', '64m', 'sh', '-c', 'echo hi']
     """
     try:
-        return shlex.split(line)
+        return list(_split(line))
     except ValueError as error:
         raise UsageError(f"{line!r}: {str(error).lower()}: expected every quotation mark to be closed") from None
 

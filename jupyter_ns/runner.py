@@ -39,6 +39,9 @@ MAX_RETURN_BYTES = 1 << 32
 class Sink:
     """What a run tells; every method may be overridden, none must."""
 
+    def on_asked(self) -> None:
+        """The engine has been asked, and needs some time: for what can be done meanwhile."""
+
     def on_started(self, container: Container) -> None:
         """The payload is about to run."""
 
@@ -230,14 +233,16 @@ class Run:
             if self.enter is not None:
                 self._more["bare"], pieces = True, []
             with self._interruptible() as wake_fd:
-                more = bool(pieces) or stdin is not None
                 asked = self._entering or {"request": request_for(c.spec, self._more), "life": self._life}
-                client.send(Kind.RUN, self._id, asked, more=more)
+                if stdin is not None and len(stdin) <= CHUNK:  # at once, for a program that reads it at once
+                    asked, stdin = asked | {"stdin": stdin}, None
+                client.send(Kind.RUN, self._id, asked, more=bool(pieces) or stdin is not None)
                 client.send_channel(self._id, pieces)
                 if stdin is not None:
                     for at in range(0, len(stdin), CHUNK):
                         client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK], more=at + CHUNK >= len(stdin))
                     client.send(Kind.STDIN, self._id, None)
+                self._sink.on_asked()
                 self._outside = namespaces.read()  # while the engine works
                 while not self._ended:
                     wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
@@ -387,8 +392,9 @@ class Run:
         c.name = payload["name"] or c.name
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
-        c.guest = self._client.facts.guest
-        outside = self._client.facts.namespace_ids or self._outside or namespaces.read()
+        facts = self._client.facts
+        c.guest = facts.guest
+        outside = facts.namespace_ids or self._outside or namespaces.read()
         c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         self._endpoints = payload.get("endpoints", [])

@@ -246,8 +246,8 @@ class Usage:
     def note_limits(self) -> None:
         """Add an event for each limit that was hit: when first, and how often."""
         for field, what in _LIMITS.items():
-            rises = self.rises(field)
-            if rises:
+            if self.last(field):
+                rises = self.rises(field)
                 times = sum(amount or 0 for _, amount in rises)
                 self.events.append((rises[0][0], f"{what} ({times}×)"))
         self.events.sort(key=lambda event: event[0])

@@ -64,12 +64,13 @@ class ContainerMagics(Magics):  # type: ignore[misc]
     def container(self, line: str, cell: str | None = None) -> Any:
         """Run a cell in a fresh container (``%%container``), or a subcommand (``%container``)."""
         from .. import options
-        from . import docker, subcommands
         from .expansion import expand
 
         line = expand(self.shell, line)
         with self._shown("%%container: "):
             if cell is None:
+                from . import subcommands
+
                 return subcommands.dispatch(self.shell, line)
             words = options.split(line)
             if words[:1] == ["together"]:
@@ -78,6 +79,8 @@ class ContainerMagics(Magics):  # type: ignore[misc]
                 contest.run_cell(self.shell, words[1:], cell)
                 return None
             if words[:1] in (["exec"], ["run"]):
+                from . import docker
+
                 return docker.run_line(self.shell, line, cell, "container")
             request = parse_words(words)
             if request.help:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..container import Container
@@ -18,6 +20,24 @@ CARD_AFTER_S = 0.5
 FRAME_S = 0.2
 MAX_SHOWN_CHARS = 512 * 1024
 """Of each stream, in a notebook. Jupyter's server drops what is beyond 3 MB in 3 s, the card and its note too."""
+
+
+class _Flushed:
+    """A stream with nothing left to flush: ipykernel does so before it publishes anything, and waits for its thread.
+
+    Another thread may take it for the stream, and keep it: after `over`, it flushes as that does.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.flush = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def over(self) -> None:
+        """Be the stream from now on."""
+        del self.flush
 
 
 class NotebookSink(Sink):
@@ -38,11 +58,21 @@ class NotebookSink(Sink):
         self._notebook = hasattr(shell, "kernel")
         self._began = self._flushed = 0.0
         self._latest = ""
+        self._unflushed = True
         self._room = dict.fromkeys(("stdout", "stderr"), MAX_SHOWN_CHARS)
         self._live: LiveCard | None = None
         self.run: Run | None = None
         self.error: BaseException | None = None
         self.result: dict[str, Any] | None = None
+
+    def on_asked(self) -> None:
+        """Flush what the notebook has written so far, while nobody waits for it."""
+        for stream in (sys.stdout, sys.stderr):
+            # ipykernel's streams know whether anything is in them. To flush them wakes its thread, which needs a
+            # processor that the container needs too; where another stream, or version, does not say so, it costs that.
+            if getattr(stream, "_flush_pending", True):
+                stream.flush()
+        self._unflushed = False
 
     def on_started(self, container: Container) -> None:
         """Start the clock of the card."""
@@ -70,10 +100,11 @@ class NotebookSink(Sink):
         if stream != self._latest:
             other.flush()  # what was written before is shown before
         out.write(text)
+        self._unflushed = True
         now = time.monotonic()
         if not self._notebook or stream != self._latest or now - self._flushed >= FRAME_S:
             out.flush()
-            self._flushed = now
+            self._flushed, self._unflushed = now, False
         self._latest = stream
 
     def on_message(self, kind: str, body: Any) -> None:
@@ -81,7 +112,8 @@ class NotebookSink(Sink):
         if kind == "error":
             self.error = cell_error(body)
         elif kind == "clear":
-            self._shell.display_pub.clear_output(wait=bool(body["wait"]))
+            with self._after_the_text():
+                self._shell.display_pub.clear_output(wait=bool(body["wait"]))
         else:
             data = clean_bundle(dict(body["data"]), trust=self._trust)
             metadata = dict(body["metadata"])
@@ -89,14 +121,33 @@ class NotebookSink(Sink):
                 self._show_result(data, metadata)
             else:
                 transient = {k: str(v) for k, v in dict(body["transient"]).items() if k == "display_id"}
-                self._shell.display_pub.publish(data, metadata, transient=transient, update=bool(body["update"]))
+                with self._after_the_text():
+                    self._shell.display_pub.publish(data, metadata, transient=transient, update=bool(body["update"]))
 
     def _show_result(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
         hook = self._shell.displayhook
         hook.start_displayhook()
         hook.write_output_prompt()
         hook.write_format_data(data, metadata)
-        hook.finish_displayhook()
+        with self._after_the_text():
+            hook.finish_displayhook()
+
+    @contextlib.contextmanager
+    def _after_the_text(self) -> Iterator[None]:
+        """Let something be published that belongs below what was written before."""
+        if self._unflushed or not self._notebook:
+            yield
+            self._unflushed = False
+            return
+        streams = sys.stdout, sys.stderr
+        flushed = [_Flushed(stream) for stream in streams]
+        sys.stdout, sys.stderr = flushed
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = streams
+            for stand_in in flushed:
+                stand_in.over()
 
     def on_input(self, prompt: str, password: bool) -> str:
         """Ask in the notebook.
@@ -129,6 +180,7 @@ class NotebookSink(Sink):
             out, kept = getattr(sys, stream), min(len(getattr(container, stream)), MAX_OUTPUT_CHARS)
             out.write(f"\n[{stream}: these are the first {MAX_SHOWN_CHARS:,} characters; ")
             out.write(f"_container.{stream} has {kept:,}]\n")
+            self._unflushed = True
         if self._quiet:
             if self._live is not None:
                 self._live.close()
@@ -141,7 +193,8 @@ class NotebookSink(Sink):
         if not self._notebook:
             print(data["text/plain"])
             return
-        self._shell.display_pub.publish(data, metadata)
+        with self._after_the_text():
+            self._shell.display_pub.publish(data, metadata)
         if long and container.usage.peak("memory_bytes") is not None:  # else it was over before the first sample
             self._shell.display_pub.publish(*plot_bundle(container))
 

@@ -86,8 +86,9 @@ def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Pla
                 f"{mount.option}: conflicts with --userns private, whose root mounts /sys itself, and may do so only "
                 "where nothing covers a part of the host's; expected a destination that is not below /sys"
             )
-    steps = [*build.entry(), *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
-    return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs))
+    ground = [*build.entry(), *build.ground()]
+    steps = [*ground, *build.filesystem(), *build.joined(), *finish_steps(spec, facts, inputs)]
+    return Plan(build.clone_flags(), tuple(steps), tuple(weakened), connecting(spec, inputs), len(ground))
 
 
 def connecting(spec: ContainerSpec, inputs: PlanInputs) -> tuple[str, ...]:
@@ -253,8 +254,14 @@ class _Build:
             yield Step(Op.WAIT, ("ids",), why="the engine writes uid_map and gid_map")
             yield Step(Op.SETRESGID, (0,), why="root of the new user namespace")
             yield Step(Op.SETRESUID, (0,), why="root of the new user namespace")
+        if not (self.remapped or self.rejoins):
+            yield from self._loopback()
         if "time" in self.kinds:
             yield from self._time()
+
+    def _loopback(self) -> Iterator[Step]:
+        if "network" in self.made:
+            yield Step(Op.LINK_UP, ("lo",), why="loopback")
 
     def _time(self) -> Iterator[Step]:
         flag = BY_NAME["time"].flag
@@ -268,14 +275,13 @@ class _Build:
             )
         yield Step(Op.SETNS_PATH, ("/proc/self/ns/time_for_children", flag), why="enter it ourselves")
 
-    def filesystem(self) -> Iterator[Step]:
+    def ground(self) -> Iterator[Step]:
         """Should: make the new root, with its own /proc, /dev, /sys and /tmp, and move into it.
 
-        Mustn't: let any mount show outside (everything is private first).
+        Mustn't: let any mount show outside (everything is private first), or depend on more of the spec than it has
+        to: a blank does this for whoever is next, `runtime.blank`.
         """
         if "mount" not in self.kinds:
-            yield from self._late_namespaces()
-            yield from self._sysctls()
             return
         self.staging = self._choose_staging()
         yield Step(Op.MOUNT, ("none", "/", None, REC | PRIVATE, None), why="no mount made here shows outside")
@@ -286,12 +292,13 @@ class _Build:
             ("tmpfs", self.staging, "tmpfs", NOSUID | NODEV, "mode=0755"),
             why="holds everything the container writes; goes with it",
         )
+        for directory in ("/root", "/etc-layer", "/etc-layer/etc"):
+            yield Step(Op.MKDIR, (self.staging + directory, 0o755))
         if self.inputs.lower:
             yield from self._image_root()
         else:
             yield from self._root()
             yield from self._submounts()
-        yield from self._own_files()
         yield from self._dev()
         yield Step(Op.WAIT, ("layer",), why="the engine keeps hold of the writable layer")
         root = self.root
@@ -305,6 +312,17 @@ class _Build:
         if not self.inputs.lower:
             yield from self._tmp_and_exposed()
         yield from self._pivot()
+
+    def filesystem(self) -> Iterator[Step]:
+        """Should: bring in what was asked for, and hide what nobody is to see.
+
+        Mustn't: leave a way to the host's root.
+        """
+        if "mount" not in self.kinds:
+            yield from self._late_namespaces()
+            yield from self._sysctls()
+            return
+        yield from self._own_files()
         yield from self._user_mounts()
         bind = bool(self.facts.mknod_error) or "user" in self.kinds
         yield from device_steps(self.inputs.devices, old_root=self.old_root, bind=bind)
@@ -342,6 +360,7 @@ class _Build:
             yield from become_root()
             if self.userns_fd >= 0:
                 yield Step(Op.CLOSE, (self.userns_fd,), why="the map of the mounts")
+            yield from self._loopback()
         elif "cgroup" in self.kinds:
             yield Step(Op.UNSHARE, (BY_NAME["cgroup"].flag,), why="after joining, so that our cgroup is its root")
 
@@ -405,18 +424,6 @@ class _Build:
         data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
         yield Step(Op.MOUNT, ("overlay", target, "overlay", self.root_flags, data), why=why)
 
-    def _etc_layer(self) -> Iterator[Step]:
-        s, host = self.staging, hostname(self.spec, self.inputs)
-        for directory in ("/root", "/etc-layer", "/etc-layer/etc"):
-            yield Step(Op.MKDIR, (s + directory, 0o755))
-        yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hostname", host + "\n"))
-        extra = [(address, (name,)) for name, address in self.spec.add_hosts]
-        hosts = hosts_text((), host, (), extra)
-        yield Step(Op.WRITE, (f"{s}/etc-layer/etc/hosts", hosts), option="--add-host" if extra else "")
-        if self._own_resolv:
-            resolv = resolv_text(self.spec.dns, self.spec.dns_search, self.spec.dns_options)
-            yield Step(Op.WRITE, (f"{s}/etc-layer/etc/resolv.conf", resolv), why="who is asked for names")
-
     @property
     def _named(self) -> bool:
         """Whether it may be on a network where containers have names."""
@@ -428,14 +435,30 @@ class _Build:
         return self._named or bool(self.spec.dns or self.spec.dns_search or self.spec.dns_options)
 
     def _own_files(self) -> Iterator[Step]:
-        """As Docker does; also because what lies below a mounted overlay must not change, and one of these does."""
-        s, option = self.staging, f"--network {self.spec.network}"
-        if self._named:
-            hosts = (f"{s}/etc-layer/etc/hosts", f"{s}/root/etc/hosts", None, BIND, None)
-            yield Step(Op.MOUNT, hosts, why="the engine keeps it current", option=option)
+        """Write what is the container's own in /etc, into the layer that lies on all others below its root.
+
+        overlayfs looks at a layer's file when somebody first asks for it, and nobody has. What changes later is bound:
+        what lies below a mounted overlay must stay as it is once it has been seen.
+        """
+        below, host = f"{self.old_root}{self.staging}/etc-layer", hostname(self.spec, self.inputs)
+        extra = [(address, (name,)) for name, address in self.spec.add_hosts]
+        hosts = hosts_text((), host, (), extra)
+        yield Step(Op.WRITE, (f"{below}/etc/hostname", host + "\n"))
+        yield Step(Op.WRITE, (f"{below}/etc/hosts", hosts), option="--add-host" if extra else "")
         if self._own_resolv:
-            resolv = (f"{s}/etc-layer/etc/resolv.conf", f"{s}/root/etc/resolv.conf", None, BIND, None)
-            yield Step(Op.MOUNT, resolv, why="the container's own")
+            resolv = resolv_text(self.spec.dns, self.spec.dns_search, self.spec.dns_options)
+            yield Step(Op.WRITE, (f"{below}/etc/resolv.conf", resolv), why="who is asked for names")
+        covered = (
+            {sub.path for sub in self.facts.submounts} if self.facts.root_entries and not self.inputs.lower else ()
+        )
+        for path in self._own_etc:
+            if path == "/etc/hosts" and self._named:
+                why, option = "the engine keeps it current", f"--network {self.spec.network}"
+            elif path in covered or path == "/etc/resolv.conf":
+                why, option = "the container's own", ""
+            else:
+                continue
+            yield Step(Op.MOUNT, (below + path, path, None, BIND, None), why=why, option=option)
 
     @property
     def _own_etc(self) -> tuple[str, ...]:
@@ -447,7 +470,6 @@ class _Build:
             self.weakened.append(
                 "every file of the image is root's: only one user ID is mapped (newuidmap, /etc/subuid)"
             )
-        yield from self._etc_layer()
         for directory in ("dev", "proc", "sys"):
             yield Step(Op.MKDIR, (f"{s}/etc-layer/{directory}", 0o755), why="mounted on, whatever the image has")
         names = [f"{s}/i{number}" for number in range(len(self.inputs.lower))]
@@ -458,7 +480,6 @@ class _Build:
 
     def _root(self) -> Iterator[Step]:
         s = self.staging
-        yield from self._etc_layer()
         if not self.facts.root_entries:
             yield from self._overlay(0, "/", f"{s}/root", "the host's root, copy-on-write", f"{s}/etc-layer:")
             return
@@ -487,8 +508,6 @@ class _Build:
                     yield Step(Op.CHMOD, (target, 0o1777), why="as the host's: everybody may write in it")
                 continue
             if self.facts.root_entries and sub.path in self._own_etc:
-                own = f"{self.staging}/etc-layer{sub.path}"
-                yield Step(Op.MOUNT, (own, target, None, BIND, None), why="the container's own")
                 continue
             # Rootless, inherited mounts are locked: one can be bound only with those below it.
             locked = bool(self.facts.root_entries)
@@ -641,17 +660,11 @@ class _Build:
             yield Step(Op.MOUNT, (None, path, None, flags, None), tolerate=errno.ENOENT, why="read-only")
 
     def joined(self) -> Iterator[Step]:
-        """Should: name the host and bring up what the new namespaces need.
-
-        Mustn't: do so in a namespace that is the host's.
-        """
+        """Should: name the host. Mustn't: do so in a namespace that is the host's."""
         if "uts" in self.kinds:
             yield Step(Op.HOSTNAME, (hostname(self.spec, self.inputs),), why="the container's ID, or --hostname")
             if self.spec.domainname:
                 yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
-        if "network" in self.made:
-            only = "loopback" if self.spec.networked else "loopback, the only interface"
-            yield Step(Op.LINK_UP, ("lo",), why=only)
 
 
 OWN_AND_ROOT = ("/", "/tmp", "/dev", "/proc", "/sys")

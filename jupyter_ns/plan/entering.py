@@ -180,6 +180,7 @@ def _rejoin(build: _Build, proc_fd: int) -> Iterator[Step]:
     flags = sum(BY_NAME[kind].flag for kind in build.kinds - {"user", "mount", "pid", "time"})
     if flags:
         yield Step(Op.UNSHARE, (flags,), why="they belong to it, as before")
+    yield from build._loopback()
 
 
 def _unmounted(build: _Build, path: str) -> Iterator[Step]:

@@ -199,9 +199,8 @@ OPS: dict[Op, OpInfo] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a plan.
+class Step(NamedTuple):
+    """One step of a plan: a tuple, for plans are made of a hundred, and compared.
 
     Attributes
     ----------
@@ -299,12 +298,16 @@ class Plan:
         What the plan could not give on this host, each with the reason.
     outside : tuple of str
         What the engine does meanwhile, and has done before it gives the last go-ahead.
+    ground : int
+        How many of the steps make the ground: namespaces, and a root of its own. They depend on little that is asked
+        for, the others on all of it.
     """
 
     clone_flags: int
     steps: tuple[Step, ...]
     weakened: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
+    ground: int = 0
 
     @property
     def cgroup_join(self) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""A child kept ready for a container that nobody has asked for yet: it has made its namespaces, and no file system.
+"""A child kept ready for a container that nobody has asked for yet: it stands on its ground, and has no limits.
 
-Containers of which one waits, parked, need nothing else. For one of another kind, making namespaces and cgroups
-is a third of the work, and does not depend on the kind: so that a child stands ready, in a cgroup without
-limits, with an empty tmpfs, and waits for the rest of its plan (`Op.PLAN`). Nothing has run in it.
+Containers of which one waits, parked, need nothing else. For one of another kind, most of the work does not depend on
+the kind: namespaces and cgroups, a root of its own with /proc, /dev and /sys. So a child stands ready that has done
+this, for the kind that was last asked for, and waits for the rest of a plan (`Op.PLAN`) that begins with the very same
+steps. Nothing has run in it.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from .supervised import Supervised
 _FOR_THE_REST = Step(Op.PLAN, ("plan",))
 
 
-def _beginning(plan: Plan) -> int:
-    """Return how many of a plan's steps a blank carries out: up to the tmpfs, which most kinds of container begin with.
+def _beginning(recipe: Recipe) -> int:
+    """Return how many of a plan's steps a blank carries out: 0 where there is nothing to be had by that.
 
-    0 where it has none.
+    All that make the ground; but of an image nothing, for there are many: then up to the tmpfs, with which all begin.
     """
-    first = plan.first_tmpfs()
-    return 0 if first is None else first + 1
+    first = recipe.plan.first_tmpfs()
+    if first is None:
+        return 0
+    return first + 1 if recipe.lower or recipe.above else recipe.plan.ground
 
 
 def suits(recipe: Recipe) -> bool:
@@ -37,15 +40,16 @@ def suits(recipe: Recipe) -> bool:
     spec, limits = recipe.spec, recipe.spec.limits
     own_rules = spec.cgroup_parent or limits.device_rules or spec.devices or spec.privileged
     more_hierarchies = limits.cpuset_cpus or limits.cpuset_mems or limits.hugetlb
-    return bool(_beginning(recipe.plan)) and not (
+    return bool(_beginning(recipe)) and not (
         spec.python or recipe.remapped or spec.tty or spec.joins or own_rules or more_hierarchies
     )
 
 
 def recipe_like(recipe: Recipe) -> Recipe:
     """Return the recipe of a blank that begins as this one does."""
-    steps = (*recipe.plan.steps[: _beginning(recipe.plan)], _FOR_THE_REST)
-    return Recipe(b"", b"", {}, ContainerSpec(), Plan(recipe.plan.clone_flags, steps), (), True, recipe.facts, 0)
+    steps = (*recipe.plan.steps[: _beginning(recipe)], _FOR_THE_REST)
+    plan = Plan(recipe.plan.clone_flags, steps)
+    return Recipe(b"", b"", {}, ContainerSpec(), plan, recipe.exposed, True, recipe.facts, 0)
 
 
 def begins(blank: Supervised, recipe: Recipe) -> bool:

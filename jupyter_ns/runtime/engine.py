@@ -299,6 +299,8 @@ class Engine:
                 made = self._build(container, recipe)
         made.id = container
         made.join(network)
+        if "stdin" in request:
+            made.streams.feed_all(request["stdin"])
         made.let_go()
         self.containers[container] = made
         self.registry.enter(made, life, name, recipe.request)
@@ -486,8 +488,7 @@ class Engine:
                 with container.contained():
                     summary = container.summary()
                     if container.attached:
-                        # Before whoever waits for the end is answered, but heard when its events have been noted.
-                        self.tell_soon(Kind.EXIT, container.id, summary)
+                        self.tell(Kind.EXIT, container.id, summary)  # before whoever waits for the end is answered
             if container.failure is not None:
                 self._recipes.forget(container.recipe)
                 if container.attached:
@@ -495,7 +496,6 @@ class Engine:
                 container.dispose(keep_files=self.registry.failed(container))
                 continue
             keep_files = self.registry.ended(container, summary)
-            self._flush()
             container.dispose(keep_files=keep_files)
             recipe = container.recipe
             if recipe.key and not (recipe.bare or recipe.once or container.detached) and container.attached:

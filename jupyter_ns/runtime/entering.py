@@ -43,6 +43,7 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
     request : dict
         ``enter`` (name or ID of the container) and ``changes``, fields of the spec that differ from the
         container's; ``environment`` among them is added to it. ``detach``: nobody waits for its end.
+        ``stdin``: all that it reads.
 
     Raises
     ------
@@ -51,6 +52,8 @@ def enter_container(engine: Engine, request_id: str, request: dict[str, Any]) ->
     """
     made = enter(engine, request_id, engine.registry.find(request["enter"]), request["changes"])
     made.on_its_own = bool(request.get("detach"))
+    if "stdin" in request:
+        made.streams.feed_all(request["stdin"])
 
 
 def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) -> Entered:

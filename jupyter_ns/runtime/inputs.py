@@ -92,6 +92,8 @@ def limits_of(spec: ContainerSpec, facts: HostFacts) -> Limits:
     """
     if spec.privileged:
         return replace(spec.limits, device_rules=(ALL,) if not facts.cgroup.get("devices_error") else ())
+    if not spec.devices:
+        return spec.limits
     rules = {n.rule for n in device_nodes(spec)}
     reason = facts.cgroup.get("devices_error", "")
     if not reason:
@@ -180,14 +182,24 @@ def exposed_directories(candidates: list[str]) -> tuple[str, ...]:
     >>> exposed_directories(["/usr", "/tmp/jupyter_ns-no-such-directory"])
     ()
     """
-    hidden = [
-        os.path.realpath(c) for c in candidates if c and any(is_below(os.path.realpath(c), o) for o in OWN_DIRECTORIES)
-    ]
+    places = {_directory(c) for c in candidates if c}
     chosen: list[str] = []
-    for path in sorted({h for h in hidden if os.path.isdir(h)}):
+    for path in sorted(p for p in places if any(is_below(p, o) for o in OWN_DIRECTORIES)):
         if not is_below(path, "/proc") and not is_below(path, "/sys") and not any(is_below(path, c) for c in chosen):
             chosen.append(path)
     return tuple(chosen)
+
+
+def _directory(path: str) -> str:
+    """Return the path of a directory without links, as the kernel knows it; empty if there is none."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # much faster than looking at each part of it
+    finally:
+        os.close(fd)
 
 
 def _rlimits(spec: ContainerSpec, facts: HostFacts) -> tuple[tuple[int, int, int], ...]:

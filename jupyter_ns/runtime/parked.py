@@ -59,8 +59,7 @@ class Parked:
         self._build = build
         self._waiting: dict[bytes, _Waiting] = {}
         self._wanted: dict[bytes, tuple[Recipe, float]] = {}
-        self._blank: Supervised | None = None
-        self._blank_until = 0.0
+        self._blank: _Waiting | None = None
 
     def take(self, recipe: Recipe) -> Supervised | None:
         """Take the container that waits for this request, if there is one."""
@@ -84,12 +83,12 @@ class Parked:
     def take_blank(self, recipe: Recipe) -> Supervised | None:
         """Take the child that waits for a plan, if it can become a container of this kind."""
         found = self._blank
-        if found is None or not blank.suits(recipe) or not blank.begins(found, recipe):
+        if found is None or not blank.suits(recipe) or not blank.begins(found.container, recipe):
             return None
         self._blank = None
-        if found.state == "blank":
-            return found
-        found.discard()  # it is not ready, or was killed while it waited
+        if found.container.state == "blank" and found.ground == ground_of(found.container.recipe):
+            return found.container
+        found.container.discard()  # it is not ready, was killed while it waited, or stands on what is another by now
         return None
 
     def replenish(self, recipe: Recipe) -> None:
@@ -97,23 +96,25 @@ class Parked:
         self._wanted[recipe.kind] = recipe, time.monotonic() + AFTER_S
 
     def _replenish(self, recipe: Recipe) -> None:
-        if self._blank is None and blank.suits(recipe):
-            self._blank = self._make(blank.recipe_like(recipe))
-            self._blank_until = time.monotonic() + KEEP_S
+        if blank.suits(recipe) and not (self._blank and blank.begins(self._blank.container, recipe)):
+            self._drop_blank()
+            self._blank = self._wait(blank.recipe_like(recipe))
         if recipe.kind in self._waiting:
             return
         while len(self._waiting) >= MOST:
             self._drop_one(next(iter(self._waiting)))
-        made = self._make(recipe.unfinished())
+        made = self._wait(recipe.unfinished())
         if made is not None:
-            self._waiting[recipe.kind] = _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))
+            self._waiting[recipe.kind] = made
 
-    def _make(self, recipe: Recipe) -> Supervised | None:
+    def _wait(self, recipe: Recipe) -> _Waiting | None:
+        """Build one that waits, or not: the next run builds its own, and says what is wrong."""
         try:
-            return self._build(os.urandom(32).hex(), recipe, parked=True)
+            made = self._build(os.urandom(32).hex(), recipe, parked=True)
         except Exception as e:
             told(e)
-            return None  # not needed: the next run builds its own, and says what is wrong
+            return None
+        return _Waiting(made, time.monotonic() + KEEP_S, ground_of(recipe))
 
     def tick(self, now: float) -> list[float]:
         """Build what is wanted, drop what has waited too long; return when to look again."""
@@ -124,9 +125,9 @@ class Parked:
         for key, waiting in list(self._waiting.items()):
             if now >= waiting.until:
                 self._drop_one(key)
-        if self._blank is not None and now >= self._blank_until:
+        if self._blank is not None and now >= self._blank.until:
             self._drop_blank()
-        blank_until = [] if self._blank is None else [self._blank_until]
+        blank_until = [] if self._blank is None else [self._blank.until]
         wanted = [when for _, when in self._wanted.values()]
         return [*wanted, *blank_until, *(waiting.until for waiting in self._waiting.values())]
 
@@ -139,13 +140,13 @@ class Parked:
             if which(waiting.container.recipe):
                 self._drop_one(key)
 
-        if self._blank is not None and which(self._blank.recipe):
+        if self._blank is not None and which(self._blank.container.recipe):
             self._drop_blank()
 
     def _drop_blank(self) -> None:
         if self._blank is not None:
-            with self._blank.contained():
-                self._blank.discard()
+            with self._blank.container.contained():
+                self._blank.container.discard()
             self._blank = None
 
     def _drop_one(self, key: bytes) -> None:

@@ -168,6 +168,11 @@ class Streams:
             self._to_stdin.put(data)
         self._flush_stdin()
 
+    def feed_all(self, data: bytes) -> None:
+        """Queue bytes for standard input, and its end."""
+        self._to_stdin.put(data)
+        self.feed_stdin(None)
+
     def _flush_stdin(self) -> None:
         """Write what the pipe takes."""
         fd = self._ends.stdin

@@ -210,12 +210,12 @@ class Supervised:
             self.engine.write_id_maps(self.pid)
         elif label == "layer":
             self._hold_layer()
-        elif label == "plan":
-            self.state = "blank"
-            return
-        elif label == "go":
+        elif label in ("plan", "go"):
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
-            self._on_ready()
+            if label == "plan":
+                self.state = "blank"
+            else:
+                self._on_ready()
             return
         core.tell(self.ends.go, core.GO)
         if label == "layer" and not self.recipe.remapped:
@@ -230,8 +230,6 @@ class Supervised:
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        if self.host_of_network is not None:
-            self.host_of_network.write_hosts()
 
     def _read_namespaces(self, kinds: Any) -> None:
         for kind in kinds:
@@ -247,6 +245,9 @@ class Supervised:
             self.sampler.watch_network(self.pid)
         self._keep("root_fd", os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self.state = "ready"
+        for network in (self.network, self.host_of_network):
+            if network is not None:
+                network.write_hosts()
         if self.sampler is not None:  # before the payload runs: a short one may be over when it has been let go
             self.base_sample = self.sampler.counters()
         if self.parked and not self.spec.networked:

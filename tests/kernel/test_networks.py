@@ -233,6 +233,19 @@ def test_a_container_again_in_the_same_words_is_as_the_first(net: Callable[..., 
     assert len(seen) == 1
 
 
+def test_one_that_is_made_of_a_blank_has_the_names_of_its_network(net: Callable[..., str]) -> None:
+    lab = net("lab")
+    with server(name="near", network=lab):
+        seen = set()
+        for name in ("first", "second"):  # the second is of another kind, for which a blank waits
+            container = run("cat", "/etc/hosts", hostname=name, network=lab)
+            seen.add(
+                container.stdout.replace(container.short_id, "ID").replace(container.name, "NAME").replace(name, "H")
+            )
+            time.sleep(0.3)
+    assert len(seen) == 1 and "near" in seen.pop()
+
+
 # ---- published ports ----
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ cut -d: -f1 /proc/net/dev
 grep -E 'Cap|Seccomp|NoNewPrivs|Groups|[UG]id|Umask|Threads' /proc/1/status; grep -E 'Sig[BIC]|Shd' /proc/self/status
 cut -d' ' -f 5-8 /proc/1/stat
 ls -l /proc/1/fd; ls -la /dev /proc/1/ns; tr '\0' '\n' </proc/1/environ; tr '\0' ' ' </proc/1/cmdline; pwd; hostname
+cat /etc/hostname /etc/hosts /etc/resolv.conf
 cat /sys/class/net/lo/flags /sys/class/net/lo/ifindex; cat /proc/sys/kernel/shmmni; ls -A /tmp /dev/shm /dev/mqueue
 """
 
@@ -103,7 +105,15 @@ def test_another_program_gets_one_that_was_built_before_it_was_named() -> None:
 @pytest.mark.needs("root")
 @pytest.mark.parametrize(
     "options",
-    [{}, {"hostname": "h"}, {"read_only": True}, {"user": "1:1"}, {"volume": ["/usr:/mnt:ro"]}, {"network": "host"}],
+    [
+        {},
+        {"hostname": "h"},
+        {"add_host": ["db:10.0.0.1"], "dns": ["10.0.0.2"]},
+        {"read_only": True},
+        {"user": "1:1"},
+        {"volume": ["/usr:/mnt:ro"]},
+        {"network": "host"},
+    ],
     ids=lambda options: next(iter(options), "usual"),
 )
 def test_one_of_a_kind_that_is_not_ready_is_finished_from_a_blank(options: dict[str, object]) -> None:
@@ -116,7 +126,7 @@ def test_one_of_a_kind_that_is_not_ready_is_finished_from_a_blank(options: dict[
 
     again, same = look_from_what_is_ready(before=run_another_kind, **options)
     assert same == seen
-    assert again.limits == fresh.limits and again.weakened == fresh.weakened
+    assert again.limits == fresh.limits and again.weakened == fresh.weakened and again.changes == fresh.changes
     assert len(again.timings) == len(fresh.timings) == len(again.plan.steps) - 1
 
 
@@ -129,6 +139,36 @@ def test_one_that_begins_otherwise_is_made_of_no_blank(options: dict[str, object
     ready = wait_until_ready()
     done = run("true", **options)
     assert done.exit_code == 0 and done.pid not in ready
+
+
+@pytest.mark.needs("root")
+def test_a_blank_is_made_anew_for_the_kind_that_was_last_asked_for() -> None:
+    get_client().sync()
+    run("true")
+    usual = wait_until_ready()
+    run("true", network="host")
+    ready = wait_until_ready() - usual
+    assert len(ready) == 2  # the blank, and one of that kind
+    assert run("true", network="host", hostname="h").pid in ready
+
+
+@pytest.mark.needs("root")
+def test_a_directory_of_the_ground_that_is_another_one_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory below /tmp that Python is taken from lies on the container's own /tmp."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        path = Path(name, "modules")
+        monkeypatch.syspath_prepend(str(path))
+        for text in ("old", "new"):
+            path.mkdir()
+            (path / "file").write_text(text)
+            run("true")
+            before = wait_until_ready()
+            path.rename(path.with_name(f"was {text}"))
+            path.mkdir()
+            (path / "file").write_text(text + "er")
+            done = run("cat", str(path / "file"), hostname=text)
+            assert done.stdout == text + "er" and done.pid not in before
+            path.rename(path.with_name(f"was {text}er"))
 
 
 @pytest.mark.needs("root")

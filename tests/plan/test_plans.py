@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jupyter_ns import core
 from jupyter_ns.errors import UnsupportedError
-from jupyter_ns.host import HostFacts, Submount
+from jupyter_ns.host import HostFacts, RootEntry, Submount
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.networks.data import Endpoint
 from jupyter_ns.plan import DeviceNode, Plan, PlanInputs, build_plan
@@ -182,6 +182,19 @@ def test_staging_is_never_above_what_is_needed() -> None:
     assert '"/media/root"' in text and '"/mnt/root"' not in text
     with pytest.raises(UnsupportedError, match="stage"):
         build_plan(ContainerSpec(argv=("sh",), workdir="/mnt/work"), ROOTLESS, INPUTS)
+
+
+def test_where_the_hosts_files_in_etc_are_mounts_the_containers_own_are_mounted_on_them() -> None:
+    mounts = (Submount("/etc", "overlay"), Submount("/etc/hosts", "bind"), Submount("/etc/resolv.conf", "bind"))
+    facts = replace(ROOTLESS, submounts=mounts, root_entries=(RootEntry("/etc", "dir"),))
+    for spec, own in ((SHELL, ["/etc/hosts"]), (replace(SHELL, network="lab"), ["/etc/hosts", "/etc/resolv.conf"])):
+        steps = build_plan(spec, facts, INPUTS).steps
+        written = [step.args[0] for step in steps if step.op is Op.WRITE]
+        found = [(i, s.args[1]) for i, s in enumerate(steps) if s.op is Op.MOUNT and s.args[0] in written]
+        assert [path for _, path in found] == own
+        assert all(steps.index(Step(Op.CHDIR, ("/",))) < i for i, _ in found)
+        theirs = [s.args[0] for s in steps if s.op is Op.MOUNT and s.args[0] in ("/etc/hosts", "/etc/resolv.conf")]
+        assert theirs == [m.path for m in mounts[1:] if m.path not in own]
 
 
 def test_privileged_in_a_user_namespace_is_refused() -> None:

@@ -66,3 +66,22 @@ def test_what_the_plan_depends_on_is_another_kind(changes: dict[str, Any]) -> No
     one, other = get(recipes, {"argv": ["true"]}, {}), get(recipes, {"argv": ["true"]}, {}, **changes)
     assert one.kind != other.kind
     assert other.fits(one.unfinished()) == ("limits" in changes)  # its limits are its cgroup's, and not the plan's
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"hostname": "other", "domainname": "d", "add_hosts": [["a", "10.0.0.1"]], "dns": ["10.0.0.2"]}, True),
+        ({"workdir": "/usr", "init": True, "readonly": True, "sysctls": [["kernel.shmmni", "8"]]}, True),
+        ({"cap_drop": ["ALL"], "security_options": ["seccomp=unconfined"], "privileged": True}, True),
+        ({"network": "lab"}, True),
+        ({"network": "host"}, False),
+        ({"without": ["ipc"]}, False),
+        ({"time_offset_seconds": 1.0}, False),
+        ({"shm_size_bytes": 1 << 20}, False),
+    ],
+)
+def test_the_ground_is_the_same_for_most_kinds(changes: dict[str, Any], same: bool) -> None:
+    one, other = (get(Recipes(), {"argv": ["true"]}, {}, **more).plan for more in ({}, changes))
+    assert Op.PIVOT_ROOT in [step.op for step in one.steps[: one.ground]]
+    assert (one.clone_flags == other.clone_flags and one.steps[: one.ground] == other.steps[: other.ground]) == same

@@ -182,10 +182,15 @@ class Attachment:
         self.records = records
 
     def write_hosts(self) -> None:
-        """Write /etc/hosts of the container and of its guests, where it has changed and there is one of its own."""
+        """Write /etc/hosts of the container and of its guests, where it has changed and there is one of its own.
+
+        While one is built, its plan writes that file: it comes here when it is ready.
+        """
         text = self.networks.hosts_of(self)
         for container in (self.container, *self.guests):
-            if container is not None and container.layer_fd >= 0 and text != container.hosts:
+            if container is None or container.state in ("blank", "building"):
+                continue
+            if container.layer_fd >= 0 and text != container.hosts:
                 self._write_hosts(container, text)
 
     @staticmethod
