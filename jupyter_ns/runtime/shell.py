@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
 import sys
+import termios
+import time
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
@@ -14,6 +18,9 @@ from traitlets.config import Config
 
 from . import channel
 from .protocol import CHUNK
+
+TAKEN_S = 0.0001
+"""How often one that has shown something looks whether the engine has taken it; nothing tells."""
 
 
 class Channel:
@@ -27,13 +34,20 @@ class Channel:
         self._messages: list[channel.Message] = []
 
     def send(self, kind: str, body: Any = None, buffers: Any = ()) -> None:
-        """Send a message; blocks until the engine has taken it."""
+        """Send a message; blocks while the engine does not take what was sent before."""
         assert self.sock is not None
         pieces = channel.encode(kind, body, buffers)
         if sum(map(len, pieces)) <= CHUNK:  # at once, so that the engine wakes up once
             pieces = [b"".join(pieces)]
         for piece in pieces:
             self.sock.sendall(piece)
+
+    def show(self, kind: str, body: Any) -> None:
+        """Send a message, and wait until the engine has taken it: what the cell writes next is to come after it."""
+        self.send(kind, body)
+        assert self.sock is not None
+        while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
+            time.sleep(TAKEN_S)
 
     def receive(self) -> channel.Message:
         """Wait for the next message.
@@ -76,14 +90,14 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
             return
         _flush_streams()
         body = {"data": data, "metadata": metadata or {}, "transient": transient or {}, "update": bool(update)}
-        CHANNEL.send("display", body)
+        CHANNEL.show("display", body)
 
     def clear_output(self, wait: bool = False) -> None:
         """Clear the cell's output in the notebook."""
         if CHANNEL.plain:
             return
         _flush_streams()
-        CHANNEL.send("clear", {"wait": bool(wait)})
+        CHANNEL.show("clear", {"wait": bool(wait)})
 
 
 class CellDisplayHook(DisplayHook):  # type: ignore[misc]

@@ -21,7 +21,7 @@ print("after")
 """
 PYTHON = """
 print("before")
-ip.run_cell_magic("container", "", "print('first'); display('shown'); print('second'); 'value'")
+ip.run_cell_magic("container", "", "for n in range(40): print(n); display(str(n))\\nprint('last'); 'value'")
 print("after")
 """
 CAPTURED = """
@@ -59,5 +59,6 @@ def test_text_and_displays_keep_their_order(tmp_path: Path, monkeypatch: pytest.
         assert {*shell[at + 1 : at + 3]} == {f"inside {n}", f"wrong {n}"}
         assert shell[at + 3 : at + 5] == ["card", "card"]
     assert shell[-1] == "after"
-    assert python == ["before", "first", "'shown'", "second", "'value'", "card", "after"]
+    each = [line for n in range(40) for line in (f"{n}", f"'{n}'")]
+    assert python == ["before", *each, "last", "'value'", "card", "after"]
     assert captured == ["inside 1 True True"]
