@@ -95,6 +95,7 @@ def test_it_is_refused_as_a_guests_kernel(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_ordinary_user_is_refused_and_told_why() -> None:
     done = python("-c", ASK, uid=USER)
+    assert "ANSWER " in done.stdout, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     answer = json.loads(line.removeprefix("ANSWER "))
     rows = {row["ability"]: row for row in answer["rows"]}
