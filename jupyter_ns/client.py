@@ -282,8 +282,6 @@ class EngineClient:
 
     def _has_turn(self, done: Callable[[], bool], left: float | None, wake_fds: Sequence[int]) -> bool:
         """Get the turn to read, or sleep until there is something to look at; return whether we have it."""
-        if self._turns.take():
-            return True
         waiting = _Waiting(done)
         if self._turns.take(waiting):
             return True

@@ -66,6 +66,8 @@ class Container:
         What it wrote to its copy-on-write file system.
     limits : list of LimitRecord
         Requested and effective, with the kernel file each was written to.
+    step_ns : sequence of int
+        Nanoseconds that each step of the plan took; `timings` has them in seconds.
     oom_limit : OOMLimit or None
         The memory limit that was hit, where it is that of a cgroup above the container's own.
     guest : str

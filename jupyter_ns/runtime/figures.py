@@ -7,11 +7,11 @@ import importlib
 import io
 import sys
 
-LIBRARIES = ("matplotlib.pyplot", "pandas")
-_LAZY = {
+LIBRARIES = {
     "matplotlib.pyplot": "matplotlib_inline.backend_inline",
-    "pandas": "pandas.plotting._matplotlib",  # imported at the first `DataFrame.plot`
+    "pandas": "pandas.plotting._matplotlib",
 }
+"""What draws, and the module that its first figure imports."""
 
 
 def prepare() -> None:
@@ -21,7 +21,7 @@ def prepare() -> None:
     """
     if "matplotlib.pyplot" not in sys.modules:
         return
-    for library, module in _LAZY.items():
+    for library, module in LIBRARIES.items():
         if library in sys.modules:
             with contextlib.suppress(Exception):
                 importlib.import_module(module)

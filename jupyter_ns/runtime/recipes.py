@@ -85,7 +85,7 @@ class Recipe:
     above: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     once: bool = False
-    _rest: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
+    _rest: dict[int, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
     """Images of what is left of the plan at some step, once they were needed."""
     _alike: list[Recipe] = field(default_factory=list, compare=False, repr=False)
     """`unfinished`, once it was needed; recipes of a kind share it."""
@@ -144,7 +144,7 @@ class Recipe:
         if not self._alike:
             done = self.plan.steps[: self._last_wait]
             plan = replace(self.plan, steps=(*done, Step(Op.PLAN, LAST_WAIT.args, why="for what depends on the words")))
-            self._alike.append(replace(self, plan=plan, _rest={}, _alike=[]))
+            self._alike.append(replace(self, plan=plan, _alike=[]))
         return self._alike[0]
 
     def fits(self, made: Recipe) -> bool:
@@ -276,7 +276,7 @@ class Recipes:
         spec = ContainerSpec.from_dict(request["spec"])
         environment = environment_of(STAND_IN, spec, request.get("environ", {}), like.home)
         plan = replace(like.plan, steps=(*like.plan.steps[:-1], exec_step(spec, environment)))
-        return replace(like, key=key, request=request, spec=spec, plan=plan, _rest={})
+        return replace(like, key=key, request=request, spec=spec, plan=plan)
 
     def clear(self) -> None:
         """Drop all, because the host has changed."""

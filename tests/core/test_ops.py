@@ -385,8 +385,8 @@ def test_fds_moves_crossing_numbers_and_closes_nothing_before_exec(tmp_path: Pat
         os.close(two)
 
 
-def execute(*steps: Step, flags: int = 0) -> tuple[list[core.Report], list[float], int, bytes]:
-    """Let a child run to its end; return its reports, timings, wait status and standard output."""
+def execute(*steps: Step, flags: int = 0) -> tuple[list[core.Report], tuple[int, ...], int, bytes]:
+    """Let a child run to its end; return its reports, nanoseconds of steps, wait status and standard output."""
     out, stdout = os.pipe2(os.O_CLOEXEC)
     read, report = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
