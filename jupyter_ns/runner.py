@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -38,6 +39,9 @@ MAX_RETURN_BYTES = 1 << 32
 
 class Sink:
     """What a run tells; every method may be overridden, none must."""
+
+    looks = True
+    """Whether the container's namespaces are looked at whatever comes: they are read while the engine works."""
 
     def on_asked(self) -> None:
         """The engine has been asked, and needs some time: for what can be done meanwhile."""
@@ -162,7 +166,6 @@ class Run:
         self.container.make_inputs = self.plan_inputs
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
-        self._outside: dict[str, int] = {}
         self._joined: tuple[str, ...] = ()
         self._endpoints: list[dict[str, Any]] = []
         self.transfer_error: TransferError | None = None
@@ -243,7 +246,8 @@ class Run:
                         client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK], more=at + CHUNK >= len(stdin))
                     client.send(Kind.STDIN, self._id, None)
                 self._sink.on_asked()
-                self._outside = namespaces.read()  # while the engine works
+                if self._sink.looks:
+                    self._outside  # noqa: B018 (read by this)
                 while not self._ended:
                     wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
                     # A fork made meanwhile must be waited for too: then go round once more.
@@ -270,6 +274,11 @@ class Run:
                 c.reason = REFUSED
             raise self._error
         return c
+
+    @functools.cached_property
+    def _outside(self) -> dict[str, int]:
+        """The namespaces that the container's are compared with: where it runs, in the guest or here."""
+        return self._client.facts.namespace_ids or namespaces.read()
 
     enter: Callable[[Container, list[str], PlanInputs], int] | None = None
     """For ``--state fork``: forks the kernel into the container that the engine has built; returns its PID."""
@@ -392,10 +401,9 @@ class Run:
         c.name = payload["name"] or c.name
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
-        facts = self._client.facts
-        c.guest = facts.guest
-        outside = facts.namespace_ids or self._outside or namespaces.read()
-        c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
+        c.guest = self._client.facts.guest
+        inside = payload["namespaces"]
+        c.make_namespaces = lambda: {k: NamespaceID(own, inside.get(k, own)) for k, own in self._outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         self._endpoints = payload.get("endpoints", [])
         if "facts" in payload:  # some are found out only when a container needs them
