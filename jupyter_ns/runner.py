@@ -10,7 +10,6 @@ import codecs
 import contextlib
 import functools
 import os
-import random
 import signal
 import sys
 import threading
@@ -113,14 +112,18 @@ class _Text:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._parts: list[str] = []
         self._left = MAX_OUTPUT_CHARS
         self._dropped = 0
 
     def feed(self, data: bytes, final: bool = False) -> str:
         """Take bytes; return the text to show."""
-        text = self._decode(data, final)
+        if self._decoder is None:
+            if not data:
+                return ""
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        text = self._decoder.decode(data, final)
         shown, rest = text[: self._left], text[self._left :]
         self._left -= len(shown)
         self._dropped += len(rest)
@@ -160,7 +163,7 @@ class Run:
         if taken:
             more["held"] = [*more.get("held", []), *taken]
         self.container = Container(id=self._id, spec=spec)
-        self.container.name = spec.name or made_up_name()
+        self.container.name = spec.name or made_up_name(self._id)
         self.container.shared = shared
         self.container.make_plan = self._plan
         self.container.make_inputs = self.plan_inputs
@@ -169,11 +172,10 @@ class Run:
         self._joined: tuple[str, ...] = ()
         self._endpoints: list[dict[str, Any]] = []
         self.transfer_error: TransferError | None = None
-        self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
         self._streams = {1: _Text("stdout"), 2: _Text("stderr")}
         self._error: Exception | None = None
         self._ended = False
-        self._interrupts = 0
+        self._interrupts = self._sigints = 0
         self._goes_on = self._in_background = False
         self.on_end: Callable[[], None] = lambda: None
         """Of a cell in the background: called when its end has been heard of."""
@@ -256,7 +258,7 @@ class Run:
                         until=time.monotonic() + self._sink.tick(c),
                         wake_fds=wake_fds,
                     )
-                    self._forward_interrupts(wake_fd)
+                    self._forward_interrupts()
                     self._reap_forked()
         finally:
             if not self._goes_on:
@@ -336,22 +338,31 @@ class Run:
         if threading.current_thread() is not threading.main_thread():
             yield -1
             return
-        wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        previous = signal.signal(signal.SIGINT, lambda *_: os.write(write, b"i"))
+        previous = signal.signal(signal.SIGINT, self._on_sigint)
         self._default_interrupt = previous
         try:
-            yield wake
+            yield self._client.wake_fds[0]
         finally:
             signal.signal(signal.SIGINT, previous)
-            os.close(wake)
-            os.close(write)
+            self._take_interrupts()
 
-    def _forward_interrupts(self, wake_fd: int) -> None:
-        if wake_fd < 0:
-            return
+    def _on_sigint(self, *_: Any) -> None:
+        self._sigints += 1
+        with contextlib.suppress(BlockingIOError):  # it is full: a wake-up is on its way
+            os.write(self._client.wake_fds[1], b"i")
+
+    def _take_interrupts(self) -> int:
+        """Return how many SIGINTs have come; the wake-up is over."""
+        if not self._sigints:
+            return 0
         with contextlib.suppress(BlockingIOError):
-            for _ in os.read(wake_fd, 64):
-                self.interrupt()
+            os.read(self._client.wake_fds[0], 4096)
+        number, self._sigints = self._sigints, 0
+        return number
+
+    def _forward_interrupts(self) -> None:
+        for _ in range(self._take_interrupts()):
+            self.interrupt()
 
     def interrupt(self) -> None:
         """Interrupt the container; from the second time on, kill it."""
@@ -443,9 +454,13 @@ class Run:
 
     # ---- what the cell says: hostile until parsed ----
 
+    @functools.cached_property
+    def _messages(self) -> channel.ChannelDecoder:
+        return channel.ChannelDecoder(MAX_RETURN_BYTES)
+
     def _on_channel(self, data: bytes) -> None:
         try:
-            for kind, body, buffers in self._decoder.feed(data):
+            for kind, body, buffers in self._messages.feed(data):
                 self._on_message(kind, body, buffers)
         except (EngineError, KeyError, TypeError, ValueError) as e:
             self._client.send(Kind.KILL, self._id, "killed")
@@ -606,6 +621,6 @@ def prepared(spec: ContainerSpec, sink: Sink) -> tuple[ContainerSpec, dict[str, 
     return prepare(spec, sink.on_notice)
 
 
-def made_up_name() -> str:
-    """Make up a name for a container, such as ``keen_hopper``."""
-    return f"{random.choice(_ADJECTIVES)}_{random.choice(_PEOPLE)}"
+def made_up_name(container: str) -> str:
+    """Make up a name for a container of this ID, such as ``keen_hopper``."""
+    return f"{_ADJECTIVES[int(container[0], 16)]}_{_PEOPLE[int(container[1], 16)]}"
