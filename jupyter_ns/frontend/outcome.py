@@ -13,6 +13,7 @@ from ..errors import (
     ContainerOOMError,
     ContainerTimeoutError,
 )
+from ..runtime.channel import LOST
 from ..units import format_bytes
 
 
@@ -108,6 +109,18 @@ def _oom_above(c: Container, peak: str) -> str:
     )
 
 
+def _ended_by(c: Container) -> str:
+    """Say how a cell ended that has told of no exception."""
+    code = c.exit_code or 0
+    what = f"signal {code - 128}" if c.reason == "killed" else f"exit code {code}"
+    if code == LOST:
+        what += (
+            ", as does one that has closed descriptor 3 (os.close, os.closerange), on which what it shows and returns "
+            "goes to the notebook"
+        )
+    return f"the cell's process ended by {what}; the notebook's kernel lives on"
+
+
 def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
     """Return the exception that a run's end calls for, or None.
 
@@ -126,10 +139,7 @@ def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
     if c.reason == "interrupted":
         return Interrupted("the container was interrupted", c)
     if c.spec.python:
-        if c.reason == "killed" or c.exit_code not in (0, 1):
-            what = f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"
-            return ContainerKilledError(f"the cell's process ended by {what}; the notebook's kernel lives on", c)
-        return None
+        return ContainerKilledError(_ended_by(c), c) if c.exit_code else None
     if c.exit_code and raise_error:
         return ContainerExitError(c.exit_code, list(c.spec.argv), c)
     return None
