@@ -15,6 +15,7 @@ from ..errors import (
 )
 from ..runtime.channel import LOST
 from ..units import format_bytes
+from .words import limit_owner
 
 
 class Interrupted(ContainerError, KeyboardInterrupt):
@@ -96,12 +97,11 @@ def _memory_curve(c: Container) -> str:
 def _oom_above(c: Container, peak: str) -> str:
     """Say whose limit it was, where it was not the container's own."""
     assert c.oom_limit is not None
-    name, limit = c.oom_limit
     own = c.spec.limits.memory_bytes
-    whose = f"the cgroup {name} above it" if name.startswith("/") else f"--cgroup-parent {name}"
     own_text = f"its own limit is {format_bytes(own)} (--memory)" if own else "it has no limit of its own"
     return (
-        f"the container ran out of memory and was killed: the limit of {whose}, {format_bytes(limit)}, was hit; "
+        "the container ran out of memory and was killed: "
+        f"the limit of {limit_owner(c.oom_limit)}, {format_bytes(c.oom_limit.limit_bytes)}, was hit; "
         f"{own_text}. Peak {peak} after {c.wall_seconds:.2f} s\n"
         f"{_memory_curve(c)}"
         "The notebook's kernel and its variables are untouched.\n"
