@@ -15,7 +15,7 @@
  * One step is one system call. The exceptions, each because the call is useless alone:
  * JNS_WRITE and JNS_SETNS_PATH (open), JNS_LINK_UP (a socket), JNS_BOUNDING (a call for
  * each capability), JNS_SIGNALS (for each signal), JNS_FDS, JNS_EXEC (a call for each
- * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped),
+ * directory of PATH), JNS_INIT, JNS_CTTY (streams), JNS_IDMAP (only a mount that is nowhere yet can be mapped),
  * JNS_OPEN_TREE and JNS_MOVE_MOUNT (descriptors) and JNS_FSIDS (the kernel takes capabilities away
  * with the user ID).
  */
@@ -243,6 +243,15 @@ static int write_file(const char *path, const void *data, int64_t length)
     return err ? -1 : 0;
 }
 
+/* Close what was open for one call, and return what that did. */
+static int closing(int fd, int r)
+{
+    int err = errno;
+    (void)close(fd);
+    errno = err;
+    return r;
+}
+
 static int link_up(const char *name)
 {
     struct ifreq request = {0};
@@ -252,23 +261,20 @@ static int link_up(const char *name)
     if (fd < 0)
         return -1;
     request.ifr_flags = IFF_UP | IFF_RUNNING;
-    int r = ioctl(fd, SIOCSIFFLAGS, &request);
-    int err = errno;
-    (void)close(fd);
-    errno = err;
-    return r;
+    return closing(fd, ioctl(fd, SIOCSIFFLAGS, &request));
 }
 
 static int setns_path(const char *path, int64_t type)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int r = setns(fd, (int)type);
-    int err = errno;
-    (void)close(fd);
-    errno = err;
-    return r;
+    return fd < 0 ? -1 : closing(fd, setns(fd, (int)type));
+}
+
+/* Standard streams on a terminal; for a session's leader that has none, it is the controlling one: tty_ioctl(4). */
+static int take_terminal(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    return fd < 0 ? -1 : closing(fd, dup3(fd, 0, 0) < 0 || dup3(fd, 1, 0) < 0 || dup3(fd, 2, 0) < 0 ? -1 : 0);
 }
 
 static void hear(void *data, uint64_t size)
@@ -326,11 +332,7 @@ static int set_capabilities(uint64_t permitted, uint64_t inheritable)
 static int open_tree_at(const char *path, int number, unsigned flags)
 {
     int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC | flags);
-    if (fd < 0 || fd == number)
-        return fd;
-    int r = dup3(fd, number, O_CLOEXEC);
-    (void)close(fd);
-    return r;
+    return fd < 0 || fd == number ? fd : closing(fd, dup3(fd, number, O_CLOEXEC));
 }
 
 static int attach_tree(int fd, const char *target)
@@ -350,10 +352,7 @@ static int idmap(const char *source, const char *target, int64_t userns_fd)
     int r = (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr);
     if (r == 0)
         r = (int)syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
-    int err = errno;
-    (void)close(fd);
-    errno = err;
-    return r;
+    return closing(fd, r);
 }
 
 /* Files that are made from here on belong to these IDs. Capabilities over files stay: capabilities(7). */
@@ -563,7 +562,7 @@ static int perform(const jns_step *step, int index)
         return (int)syscall(SYS_mount_setattr, AT_FDCWD, s[0], n[0], &attr, sizeof attr);
     }
     case JNS_CTTY:
-        return ioctl(0, TIOCSCTTY, 0);
+        return take_terminal(s[0]);
     case JNS_SIGNALS:
         return default_signals();
     case JNS_FDS:

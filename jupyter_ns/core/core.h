@@ -43,7 +43,7 @@ enum jns_op {
     JNS_FSIDS = 36,     /* n0 uid, n1 gid                                         setfsuid(2), setfsgid(2); capabilities stay */
     JNS_CLOSE = 37,     /* n0 fd                                                  close(2) */
     JNS_CHOWN = 38,     /* s0 path, n0 owner, n1 group                            chown(2) */
-    JNS_CTTY = 39,      /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
+    JNS_CTTY = 39,      /* s0 path                                                open, dup3: the leader's, tty_ioctl(4) */
     JNS_OPEN_TREE = 40, /* s0 path, n0 number, n1 flags                           open_tree(2), a clone of the mount; dup3 */
     JNS_MOVE_MOUNT = 41, /* s0 target, n0 fd                                       move_mount(2); the fd is closed */
     JNS_PLAN = 42       /* s0 label                     report, read uint64 size, count, first, and image; go on with it:

@@ -35,6 +35,8 @@ DEV_LINKS = (
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 )
+OPEN_ALREADY = "/proc/self/fd/0"
+"""The path of a terminal that was opened in another mount namespace."""
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -242,8 +244,8 @@ class _Build:
         if "pid" in self.spec.joined:
             yield Step(Op.PRCTL, (PR_SET_DUMPABLE, 0), why="not to be traced by who is there already (CVE-2019-5736)")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
-        if self.spec.tty:
-            yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
+        if self.spec.tty and "mount" not in self.kinds:
+            yield controlling_terminal(OPEN_ALREADY)
         for path in self.inputs.cgroup_join:
             # By the child itself: for another's PID the kernel waits for an RCU grace period, 5 ms and more.
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
@@ -322,6 +324,7 @@ class _Build:
             yield from self._late_namespaces()
             yield from self._sysctls()
             return
+        yield from self._terminal()
         yield from self._own_files()
         yield from self._user_mounts()
         bind = bool(self.facts.mknod_error) or "user" in self.kinds
@@ -549,6 +552,14 @@ class _Build:
         if not self.remapped:
             yield from self._mqueue(dev)
 
+    def _terminal(self) -> Iterator[Step]:
+        """A terminal of its own /dev/pts, so that it finds it there; /dev/console is the same, as with Docker."""
+        if self.spec.tty:
+            yield Step(Op.WAIT, ("terminal",), why="the engine opens /dev/pts/ptmx", option="--tty")
+            yield controlling_terminal("/dev/pts/0")
+            yield Step(Op.MKNOD, ("/dev/console", S_IFREG | 0o620, 0), option="--tty")
+            yield Step(Op.MOUNT, ("/dev/pts/0", "/dev/console", None, BIND, None), option="--tty")
+
     def _mqueue(self, dev: str) -> Iterator[Step]:
         if "ipc" in self.kinds:
             yield Step(Op.MOUNT, ("mqueue", f"{dev}/mqueue", "mqueue", NOSUID | NODEV | NOEXEC, None))
@@ -665,6 +676,11 @@ class _Build:
             yield Step(Op.HOSTNAME, (hostname(self.spec, self.inputs),), why="the container's ID, or --hostname")
             if self.spec.domainname:
                 yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
+
+
+def controlling_terminal(path: str) -> Step:
+    """Make a terminal the standard streams and the controlling terminal."""
+    return Step(Op.CTTY, (path,), why="standard streams, and the controlling terminal", option="--tty")
 
 
 OWN_AND_ROOT = ("/", "/tmp", "/dev", "/proc", "/sys")
