@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict, dataclass, field
+from stat import S_IMODE
 from typing import Any, NamedTuple
 
 # Kernel interfaces rather than files: a container gets its own or none.
@@ -64,6 +66,26 @@ class MountEntry(NamedTuple):
         return "ro" in self.options.split(",")
 
 
+class Attributes(NamedTuple):
+    """Permissions and owner of a directory, as whoever looked sees them: stat(2)."""
+
+    mode: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, path: str) -> Attributes:
+        """Look at a directory; one that is out of reach counts as usual."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return USUAL
+        return cls(S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+
+
+USUAL = Attributes(0o755, 0, 0)
+
+
 class Submount(NamedTuple):
     """A mount of the host's below ``/`` that a container takes over.
 
@@ -75,11 +97,14 @@ class Submount(NamedTuple):
         ``overlay`` (copy-on-write) or ``bind`` (read-only).
     reason : str
         Why it is not an overlay; empty if it is one, or if the host has it read-only too.
+    attributes : Attributes
+        Of the directory.
     """
 
     path: str
     how: str
     reason: str = ""
+    attributes: Attributes = USUAL
 
 
 class RootEntry(NamedTuple):
@@ -122,6 +147,8 @@ class HostFacts:
         Kind to reason why it cannot be made; empty reason: it can.
     overlay_error, mknod_error, proc_error, sysfs_error, seccomp_error, setattr_error : str
         Each tried in a throw-away child.
+    root : Attributes
+        Of ``/``.
     submounts : tuple of Submount
         In mount order.
     root_entries : tuple of RootEntry
@@ -159,6 +186,7 @@ class HostFacts:
     seccomp_error: str = ""
     setattr_error: str = ""
     keyring_error: str = ""
+    root: Attributes = USUAL
     submounts: tuple[Submount, ...] = ()
     root_entries: tuple[RootEntry, ...] = ()
     masked: tuple[tuple[str, bool], ...] = ()
@@ -182,7 +210,10 @@ class HostFacts:
     def from_dict(cls, data: dict[str, Any]) -> HostFacts:
         """Build from what `to_dict` gave."""
         d = dict(data)
-        d["submounts"] = tuple(Submount(*s) for s in d.get("submounts", ()))
+        d["submounts"] = tuple(
+            Submount(path, how, reason, Attributes(*found)) for path, how, reason, found in d.get("submounts", ())
+        )
+        d["root"] = Attributes(*d.get("root", USUAL))
         d["root_entries"] = tuple(RootEntry(*e) for e in d.get("root_entries", ()))
         for key in ("masked", "readonly_paths", "cgroup_mounts"):
             d[key] = tuple(tuple(p) for p in d.get(key, ()))

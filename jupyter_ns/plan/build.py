@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
 from ..errors import MORE, UnsupportedError, UsageError
-from ..host import VAR_TMP, HostFacts, is_below
+from ..host import USUAL, Attributes, HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..networks.data import hosts_text, resolv_text
 from ..networks.wiring import describe, has_limits
@@ -385,7 +385,9 @@ class _Build:
             " that the container needs"
         )
 
-    def _overlay(self, index: int, path: str, target: str, why: str, above: str = "") -> Iterator[Step]:
+    def _overlay(
+        self, index: int, path: str, target: str, why: str, found: Attributes, above: str = ""
+    ) -> Iterator[Step]:
         lower = escape_lower(path)
         if self.remapped:
             lower = f"{self.staging}/l{index}"
@@ -405,7 +407,7 @@ class _Build:
         names = [f"{self.staging}/i{index}.{number}" for number in range(len(layers))]
         for directory, name in zip(layers, names, strict=True):
             yield from self._layer(directory, name)
-        yield from self._overlay_of(index, above + ":".join([*names, lower]), target, why)
+        yield from self._overlay_of(index, above + ":".join([*names, lower]), target, why, self._inside(found))
 
     def _layer(self, directory: str, name: str) -> Iterator[Step]:
         """Give a layer a short name: mount(2) takes one page of options, which full paths of 40 layers would fill."""
@@ -419,11 +421,28 @@ class _Build:
         yield Step(Op.MKDIR, (place, 0o755))
         yield Step(Op.IDMAP, (path, place, self.userns_fd), why="files of root are root's inside too")
 
-    def _overlay_of(self, index: int, lower: str, target: str, why: str) -> Iterator[Step]:
+    def _inside(self, found: Attributes) -> Attributes:
+        """Return what a directory of the host's is to be inside; an owner who cannot be given is root.
+
+        The others' of an ordinary user's engine have no ID there.
+        """
+        mode, uid, gid = found
+        first_uid, first_gid, count = self.facts.private_ids if self.remapped else (0, 0, max(uid, gid) + 1)
+        if self.facts.rootless or max(uid, gid) >= count or not (uid or gid):
+            return Attributes(mode, 0, 0)
+        return Attributes(mode, first_uid + uid, first_gid + gid)
+
+    def _overlay_of(
+        self, index: int, lower: str, target: str, why: str, attributes: Attributes = USUAL
+    ) -> Iterator[Step]:
         upper, work = f"{self.staging}/u{index}", f"{self.staging}/w{index}"
         extra = ",userxattr" if self.facts.rootless else ""
         yield Step(Op.MKDIR, (upper, 0o755))
         yield Step(Op.MKDIR, (work, 0o755))
+        if attributes[1:] != USUAL[1:]:
+            yield Step(Op.CHOWN, (upper, attributes.uid, attributes.gid), why="an overlay has those of its upper layer")
+        if attributes.mode != USUAL.mode:
+            yield Step(Op.CHMOD, (upper, attributes.mode), why="an overlay has that of its upper layer")
         data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
         yield Step(Op.MOUNT, ("overlay", target, "overlay", self.root_flags, data), why=why)
 
@@ -484,7 +503,9 @@ class _Build:
     def _root(self) -> Iterator[Step]:
         s = self.staging
         if not self.facts.root_entries:
-            yield from self._overlay(0, "/", f"{s}/root", "the host's root, copy-on-write", f"{s}/etc-layer:")
+            yield from self._overlay(
+                0, "/", f"{s}/root", "the host's root, copy-on-write", self.facts.root, f"{s}/etc-layer:"
+            )
             return
         yield Step(Op.MKDIR, (f"{s}/u0", 0o755), why="the root itself is no overlay")
         yield Step(Op.MOUNT, (f"{s}/u0", f"{s}/root", None, BIND, None), why="the root, put together below")
@@ -506,9 +527,9 @@ class _Build:
             if sub.how == "overlay":
                 layered = sub.path == "/etc" and self.facts.root_entries
                 above = f"{self.staging}/etc-layer/etc:" if layered else ""
-                yield from self._overlay(index, sub.path, target, "a mount of the host's, copy-on-write", above)
-                if sub.path == VAR_TMP:
-                    yield Step(Op.CHMOD, (target, 0o1777), why="as the host's: everybody may write in it")
+                yield from self._overlay(
+                    index, sub.path, target, "a mount of the host's, copy-on-write", sub.attributes, above
+                )
                 continue
             if self.facts.root_entries and sub.path in self._own_etc:
                 continue
@@ -610,7 +631,8 @@ class _Build:
                     yield Step(Op.MKDIR, (root + parent, 0o755), tolerate=errno.EEXIST)
             yield Step(Op.MKDIR, (root + path, 0o755), tolerate=errno.EEXIST)
             index = len(self.facts.submounts) + 1 + number
-            yield from self._overlay(index, path, root + path, "seen although it lies in a hidden place")
+            found = self.inputs.attributes.get(path, USUAL)
+            yield from self._overlay(index, path, root + path, "seen although it lies in a hidden place", found)
 
     def _pivot(self) -> Iterator[Step]:
         root = f"{self.staging}/root"

@@ -521,6 +521,50 @@ def test_mounts_that_come_and_go_are_followed() -> None:
     assert done.stdout == f"{['cat: …/mounted: No such file or directory' + chr(10), 'here', 'here']} 2\n"
 
 
+ATTRIBUTES = """
+import os, subprocess, sys
+from jupyter_ns import run
+options = {"1777": "mode=1777", "700": "mode=0700", "2750": "mode=2750,uid=1000,gid=1001"}
+options["far"] = "mode=0711,uid=99999999"
+places = {name: f"{sys.argv[1]}/{name}" for name in options}
+for name, place in places.items():
+    os.mkdir(place)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options[name], "none", place], check=True)
+notebook = f"{sys.argv[2]}/notebook"
+os.mkdir(notebook)
+os.chown(notebook, 1000, 1001)
+os.chmod(notebook, 0o2700)
+asked = ["/", *places.values(), notebook]
+def stat(*program, **options):
+    ended = run(*program, "stat", "-c", "%a %u %g", *asked, workdir=notebook, **options)
+    assert not ended.changes
+    return ended.stdout.splitlines()
+outside = subprocess.run(["stat", "-c", "%a %u %g", *asked], capture_output=True, text=True).stdout.splitlines()
+print(outside[1:], stat() == outside, stat(read_only=True) == outside)
+# The map of --userns private has no ID for one of the owners.
+print([line for line in stat(userns="private") if line not in outside])
+script = f"touch {places['1777']}/x {places['2750']}/x x && cat {places['700']}/x"
+ended = run("sh", "-c", script, user="1000", workdir=notebook)
+print(sum(change.kind == "A" for change in ended.changes), ended.stderr.split(": ")[-1], end="")
+"""
+
+
+@pytest.mark.needs("root", "private")
+def test_mounts_and_the_notebooks_directory_keep_mode_and_owner() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place, tempfile.TemporaryDirectory(dir="/tmp") as hidden:
+        for directory in (place, hidden):
+            os.chmod(directory, 0o755)
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", ATTRIBUTES, place, hidden],
+            capture_output=True, text=True, check=False, cwd="/",
+        )  # fmt: skip
+    assert done.stderr == ""
+    outside, private, written = done.stdout.splitlines()
+    assert outside == "['1777 0 0', '700 0 0', '2750 1000 1001', '711 99999999 0', '2700 1000 1001'] True True"
+    assert private == "['711 0 0']"
+    assert written == "3 Permission denied"
+
+
 # ---- a defect of ours ----
 
 
