@@ -349,7 +349,8 @@ class _Build:
         """The root, and what else of the host's files is mounted below it; what ``-v`` brought in has its own say."""
         own = () if self.inputs.lower else self.facts.submounts  # an image has none of the host's mounts
         layers = [s.path for s in own if s.how == "overlay" and s.path != self.staging]
-        for path in (*layers, *self.inputs.exposed, "/"):
+        exposed = [path for path in self.inputs.exposed if not self.facts.bound(path)]  # else it is read-only already
+        for path in (*layers, *exposed, "/"):
             if not any(is_below(path, m.destination) for m in self.spec.mounts):
                 flags = REMOUNT | BIND | RDONLY | self.root_flags
                 yield Step(Op.MOUNT, (None, path, None, flags, None), why="read-only", option="--read-only")
@@ -631,6 +632,12 @@ class _Build:
                     yield Step(Op.MKDIR, (root + parent, 0o755), tolerate=errno.EEXIST)
             yield Step(Op.MKDIR, (root + path, 0o755), tolerate=errno.EEXIST)
             index = len(self.facts.submounts) + 1 + number
+            if reason := self.facts.bound(path):
+                yield Step(Op.MOUNT, (path, root + path, None, BIND | REC, None), why="with what is mounted below it")
+                yield from self._make_readonly(root + path, recursive=True)
+                if not any(is_below(path, m.destination) for m in self.spec.mounts):
+                    self.weakened.append(f"{path} is read-only inside: {reason}; -v {path}:{path} gives it as it is")
+                continue
             found = self.inputs.attributes.get(path, USUAL)
             yield from self._overlay(index, path, root + path, "seen although it lies in a hidden place", found)
 

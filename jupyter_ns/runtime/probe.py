@@ -172,6 +172,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         keyring_error=attempt([Step(Op.KEYRING)]),
         root=Attributes.of("/"),
         submounts=(*parts, *submounts(mounts, overlay)),
+        hidden=tuple(submounts(mounts, overlay, hidden=True)),
         root_entries=tuple(entries),
         masked=tuple(_existing(masked_paths(range(os.cpu_count() or 1)))),
         readonly_paths=tuple(_existing(p.path for p in READONLY_PATHS)),
@@ -216,21 +217,24 @@ def _opening_fails(base: list[Step], layer: Sequence[Step]) -> str:
     return f"nothing can be opened in an overlay of hostfs: {failed}" if failed else ""
 
 
-def submounts(mounts: Iterable[MountEntry], overlay: Overlay) -> Iterable[Submount]:
-    """List the mounts that a container takes over."""
+def submounts(mounts: Iterable[MountEntry], overlay: Overlay, *, hidden: bool = False) -> Iterable[Submount]:
+    """List the mounts that a container takes over, or those that are `hidden` by what it has for itself."""
     entries = list(mounts)
     parents = {path for m in entries for path in parents_of(m.path)}
     layers: dict[tuple[str, str, bool], str] = {}
     found: list[tuple[MountEntry, tuple[str, str, bool] | None, str]] = []
     for m in entries:
-        hidden = any(is_below(m.path, own) for own in OWN_DIRECTORIES)
-        if m.path == "/" or hidden or m.fstype in PSEUDO_FILESYSTEMS:
+        places = [own for own in OWN_DIRECTORIES if is_below(m.path, own)]
+        pseudo = m.fstype in PSEUDO_FILESYSTEMS
+        if m.path == "/" or hidden != bool(places) or (pseudo and (not hidden or m.path in OWN_DIRECTORIES)):
             continue
         try:
             is_dir = stat.S_ISDIR(os.stat(m.path).st_mode)
         except OSError:
             continue  # below a directory that is closed to us
-        if not is_dir:
+        if pseudo:
+            found.append((m, None, f"it is {m.fstype}"))
+        elif not is_dir:
             found.append((m, None, "it is a mounted file"))
         elif m.readonly:
             found.append((m, None, ""))
