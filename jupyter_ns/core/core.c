@@ -277,37 +277,37 @@ static int take_terminal(const char *path)
     return fd < 0 ? -1 : closing(fd, dup3(fd, 0, 0) < 0 || dup3(fd, 1, 0) < 0 || dup3(fd, 2, 0) < 0 ? -1 : 0);
 }
 
-static void hear(void *data, uint64_t size)
+/* Hear at least `least` bytes, at most `most`; returns how many. */
+static uint64_t hear(void *data, uint64_t least, uint64_t most)
 {
-    for (uint64_t at = 0; at < size;) {
-        int64_t n = read(the_run.go_fd, (char *)data + at, size - at);
+    uint64_t at = 0;
+    while (at < least) {
+        int64_t n = read(the_run.go_fd, (char *)data + at, most - at);
         if (n == 0 || (n < 0 && errno != EINTR))
             _exit(125); /* the engine let go of us */
         at += n > 0 ? (uint64_t)n : 0;
     }
+    return at;
 }
 
-static void wait_go(int step)
-{
-    char byte;
-    report(JNS_WAITING, step, 0);
-    hear(&byte, 1);
-}
-
-/* Wait for a plan, and go on with it in place of this one. */
+/* Wait for a plan, and go on with it in place of this one. Room is made before: then, somebody waits. */
 static int wait_plan(int step)
 {
-    struct {
+    static struct {
         uint64_t size, count, first;
-    } header;
+        unsigned char image[16360];
+    } plan;
+    unsigned char *image = memset(plan.image, 0, sizeof plan.image);
     report(JNS_WAITING, step, 0);
-    hear(&header, sizeof header);
-    unsigned char *image = image_new(header.size);
+    uint64_t head = sizeof plan - sizeof plan.image, heard = hear(&plan, head, sizeof plan) - head;
+    if (plan.size > sizeof plan.image && (image = image_new(plan.size)))
+        memcpy(image, plan.image, heard);
     if (!image)
         return -1;
-    hear(image, header.size);
-    the_run.first = (uint32_t)header.first;
-    errno = header.first > JNS_MAX_STEPS ? EINVAL : -take_up(image, header.size, (uint32_t)header.count);
+    if (heard < plan.size)
+        (void)hear(image + heard, plan.size - heard, plan.size - heard);
+    the_run.first = (uint32_t)plan.first;
+    errno = plan.first > JNS_MAX_STEPS ? EINVAL : -take_up(image, plan.size, (uint32_t)plan.count);
     return errno ? -1 : 0;
 }
 
@@ -347,12 +347,9 @@ static int idmap(const char *source, const char *target, int64_t userns_fd)
 {
     struct jns_mount_attr attr = {MOUNT_ATTR_IDMAP, 0, 0, (uint64_t)userns_fd};
     int fd = (int)syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int r = (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr);
-    if (r == 0)
-        r = (int)syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
-    return closing(fd, r);
+    if (fd < 0 || syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
+        return -1; /* and the child ends, with what it holds */
+    return attach_tree(fd, target);
 }
 
 /* Files that are made from here on belong to these IDs. Capabilities over files stay: capabilities(7). */
@@ -525,9 +522,11 @@ static int perform(const jns_step *step, int index)
         return setns((int)n[0], (int)n[1]);
     case JNS_SETNS_PATH:
         return setns_path(s[0], n[0]);
-    case JNS_WAIT:
-        wait_go(index);
-        return 0;
+    case JNS_WAIT: {
+        char byte;
+        report(JNS_WAITING, index, 0);
+        return (int)hear(&byte, 1, 1);
+    }
     case JNS_PLAN:
         return wait_plan(index);
     case JNS_PRCTL:

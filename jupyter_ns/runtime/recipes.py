@@ -28,7 +28,7 @@ STAND_IN = "f0e1d2c3b4a5"
 """Twelve hexadecimal digits, where the container's own will be."""
 WORDS = ("argv", "entrypoint", "environment")
 """What of a spec only the last step of a program's plan depends on, as it does on the notebook's environment."""
-LAST_STEPS = 3
+LAST_STEPS = 2
 """Of a program's plan: from the last wait on."""
 MAX_RECIPES = 64
 _FDS_OFFSET = struct.Struct("<I")
