@@ -106,6 +106,8 @@ typedef struct {
     } running;
 } jns_run;
 
+jns_range jns_arguments;
+
 /* Where each process keeps its run: static, so that the child needs no allocation. */
 static jns_run the_run;
 
@@ -424,6 +426,9 @@ __attribute__((noreturn)) static void reap(pid_t child)
 {
     uint64_t all = ~0ULL;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+    (void)prctl(PR_SET_NAME, "jupyter_ns-init", 0, 0, 0); /* ps(1) shows this, or the arguments: until now the engine's */
+    if (jns_arguments.length)
+        (void)strncpy((char *)(uintptr_t)jns_arguments.start, "jupyter_ns-init", jns_arguments.length - 1);
     for (;;) {
         for (;;) { /* first: the child may have ended before its SIGCHLD was blocked, and that is lost */
             int status;
@@ -442,12 +447,7 @@ __attribute__((noreturn)) static void reap(pid_t child)
 
 static int become_init(void)
 {
-    struct jns_clone_args args = {.exit_signal = SIGCHLD};
-    int64_t child = syscall(SYS_clone3, &args, sizeof args);
-    if (child < 0 && errno == ENOSYS)
-#if defined(__aarch64__) || defined(__x86_64__)
-        child = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-#endif
+    int64_t child = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
     if (child > 0) {
         set_cloexec_from(0, 1);
         reap((pid_t)child);

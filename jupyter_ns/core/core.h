@@ -35,7 +35,7 @@ enum jns_op {
     JNS_MOUNT_SETATTR = 28, /* s0 path, n0 at_flags, n1 attr_set, n2 attr_clr     mount_setattr(2) */
     JNS_SIGNALS = 29,   /* -                                                      every signal to its default, none blocked */
     JNS_FDS = 30,       /* s0 int32 pairs (fd, number; ascending), n0 pairs       dup3(2); everything else closed */
-    JNS_INIT = 31,      /* -                                                      clone; the parent stays as PID 1 and reaps */
+    JNS_INIT = 31,      /* -                                                      clone; the parent is PID 1, reaps, and says so */
     JNS_EXEC = 32,      /* s0 paths, s1 argv, s2 envp (string lists)              execve(2), first path that exists */
     JNS_CHMOD = 33,     /* s0 path, n0 mode                                       chmod(2) */
     JNS_PAUSE = 34,     /* -                                                      stay as PID 1 and reap */
@@ -76,6 +76,9 @@ typedef struct {
     uint64_t start;
     uint64_t length;
 } jns_range;
+
+/* Where /proc/PID/cmdline is read from, in this process and in its children: proc_pid_cmdline(5); none by default. */
+extern jns_range jns_arguments;
 
 /* clone3 with `flags`; the child carries out the plan and never returns.
  * Returns the child's PID and puts its pidfd into *pidfd, or returns -errno.

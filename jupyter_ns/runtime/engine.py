@@ -261,6 +261,7 @@ class Engine:
         if hello.get("version") != protocol.VERSION:
             raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
         self._hello = hello
+        core.note_arguments()
         facts, cgroups = prepare_host()
         self._mounts = Mounts()
         if self._guest:
