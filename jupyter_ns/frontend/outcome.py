@@ -17,6 +17,9 @@ from ..runtime.channel import LOST
 from ..units import format_bytes
 from .words import limit_owner
 
+SHOWN_OTHERWISE = (SystemExit, SyntaxError)
+"""What IPython shows in a way of its own, whatever it renders itself as."""
+
 
 class Interrupted(ContainerError, KeyboardInterrupt):
     """The stop button, or SIGINT, ended the container."""
@@ -38,13 +41,13 @@ class CellError(ContainerError):
 def cell_error(body: dict[str, Any]) -> BaseException:
     """Build the exception for what the cell's shell reported: its type's name, message and traceback.
 
-    If it names a built-in exception, ``except`` with that type catches it.
+    If it names a built-in exception, ``except`` with that type catches it, but for those `SHOWN_OTHERWISE`.
     """
     name, message = str(body["ename"]), str(body["evalue"])
     lines = [str(line) for line in body["traceback"]]
     base = getattr(builtins, name, None)
     bases: tuple[type, ...] = (CellError,)
-    if isinstance(base, type) and issubclass(base, BaseException) and name != "SystemExit":
+    if isinstance(base, type) and issubclass(base, BaseException) and not issubclass(base, SHOWN_OTHERWISE):
         bases = (CellError, base)
     try:
         error = type(name, bases, {"__module__": "builtins"})(message)

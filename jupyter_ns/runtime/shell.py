@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import socket
 import struct
 import sys
@@ -15,12 +16,15 @@ from typing import Any
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from pygments.lexer import words
 from traitlets import Type
 from traitlets.config import Config
 
 from . import channel
 from .protocol import CHUNK
 
+FAILS = "1 / 0"
+"""A cell that loads what renders tracebacks, and has `inspect` note the file of each module that there is."""
 TAKEN_S = 0.0001
 """How often one that has shown something looks whether the engine has taken it; nothing tells."""
 
@@ -167,6 +171,10 @@ class CellShell(InteractiveShell):  # type: ignore[misc]
             return
         CHANNEL.send("error", {"ename": str(etype.__name__), "evalue": str(evalue), "traceback": list(stb)})
 
+    def _format_exception_for_storage(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
+        """Nothing: from version 9.1 on IPython renders each traceback twice, once for a history that ends here."""
+        return {}
+
     def enable_gui(self, gui: Any = None) -> None:
         """Nothing: there is no event loop of a GUI in a container."""
 
@@ -178,14 +186,21 @@ def make_shell() -> CellShell:
     config.InteractiveShell.colors = "neutral"
     config.InteractiveShell.cache_size = 0
     shell: CellShell = CellShell.instance(config=config)
+    # For each line of a traceback stack_data makes a lexer class of its own, and Pygments the same expressions again.
+    words.get = functools.cache(words.get)
+    run_through(shell, "1 + 1", "!true", FAILS)
+    return shell
+
+
+def run_through(shell: CellShell, *sources: str) -> None:
+    """Run cells of our own, throw away what they show, and forget them."""
     here, there = socket.socketpair()
     with here, there:
         CHANNEL.sock = here
-        for source in ("1 + 1", "!true", "1 / 0"):  # the last loads what renders tracebacks
+        for source in sources:
             shell.run_cell(source, store_history=False)
     CHANNEL.sock = None
     forget(shell)
-    return shell
 
 
 def forget(shell: CellShell) -> None:
@@ -201,3 +216,5 @@ def forget(shell: CellShell) -> None:
         history.outputs.clear()
     shell.last_execution_succeeded = True
     shell.displayhook.last = None
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        vars(sys).pop(name, None)

@@ -322,6 +322,35 @@ lazy - set(sys.modules), plt.get_fignums(), dict(matplotlib.rcParams) == dict(ma
     assert container.value == (set(), [], True)
 
 
+def test_a_traceback_is_rendered_once() -> None:
+    sink = Messages()
+    source = """
+shell = get_ipython()
+render = shell.InteractiveTB.structured_traceback
+shell.InteractiveTB.structured_traceback = lambda *args, **options: print("rendered") or render(*args, **options)
+1 / 0
+"""
+    container, _ = cell(source, sink)
+    assert (container.stdout, container.exit_code) == ("rendered\n", 1)
+    assert [(kind, body["ename"]) for kind, body in sink.messages] == [("error", "ZeroDivisionError")]
+
+
+def test_the_zygote_has_rendered_a_traceback_with_each_library(engine: Callable[[], EngineClient]) -> None:
+    """A first one looks at the file of each module; what a cell sees of it is nothing."""
+    library = "sqlite3.dbapi2"
+    look = """
+import inspect, sys
+assert "sqlite3" in sys.modules
+left = {name for name in vars(sys) if name.startswith("last_")}
+[sys.modules["sqlite3"].__file__ in inspect.modulesbyfile, left]
+"""
+    engine().send(Kind.PRELOAD, "", [library])
+    deadline = time.monotonic() + 60
+    while (container := cell(look)[0]).exit_code:  # it is not there yet
+        assert time.monotonic() < deadline
+    assert container.value == [True, set()]
+
+
 def test_workdir_that_is_a_file() -> None:
     with pytest.raises(SetupError, match="chdir"):
         cell("1", workdir="/etc/passwd")
