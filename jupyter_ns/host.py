@@ -220,7 +220,7 @@ class HostFacts:
         around = max((m for m in self.hidden if is_below(path, m.path)), key=lambda m: len(m.path), default=None)
         if around is None or any(is_below(m.path, around.path) for m in self.hidden if m is not around):
             return ""  # what holds for a directory with mounts below need not hold for one without
-        return around.reason
+        return around.reason or ("it is so on the host" if around.how == "bind" else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return a map for the wire."""

@@ -28,7 +28,7 @@ class PlanInputs:
         For each bind source: whether it is a directory.
     exposed : tuple of str
         Directories that must be seen although they lie below one of the container's own
-        (the notebook's directory or a virtual environment below ``/tmp``).
+        (the notebook's directory or a virtual environment below ``/tmp``), and what is mounted below them.
     attributes : dict of str to Attributes
         Of each of `exposed`.
     rlimits : tuple of (int, int, int)

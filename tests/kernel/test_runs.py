@@ -606,6 +606,40 @@ def test_an_ordinary_users_notebook_below_tmp_with_mounts_below_it() -> None:
     assert done.stdout.splitlines() == [refused, refused, f"{seen} []", "a file ['new']"]
 
 
+@pytest.mark.needs("root")
+def test_roots_notebook_below_tmp_has_its_mounts(tmp_path: Path) -> None:
+    """Copy-on-write too, where that can be; in a mount namespace of its own, which goes with the script."""
+    for name in ("notebook/data", "notebook/ro", "notebook/proc"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "notebook/file").touch()
+    (tmp_path / "other").write_text("mounted")
+    script = """
+    cd $0/notebook
+    mount -t tmpfs -o mode=0700 data data && echo x > data/x
+    mount -t tmpfs ro ro && echo y > ro/y && mount -o remount,ro ro
+    mount -t proc proc proc
+    mount --bind ../other file
+    exec $1 -c "$2"
+    """
+    source = """
+from os import listdir
+from jupyter_ns import run
+command = "cat data/x ro/y file; stat -c ' %a' data; ls proc/version; for d in data ro; do echo > $d/new && ls $d; done"
+ended = run("sh", "-c", command)
+print(*ended.stdout.split(), *(f"{c.kind} {c.path}" for c in ended.changes), *listdir("data"), *ended.weakened, sep="|")
+"""
+    command = ["unshare", "-m", "sh", "-ec", script, str(tmp_path), sys.executable, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    said = done.stdout.replace(f"{tmp_path}/notebook/", "").strip().split("|")
+    assert said[:8] == ["x", "y", "mounted", "700", "proc/version", "new", "x", "A data/new"]
+    assert said[8] == "x"  # on the host
+    readonly = {"file": "it is a mounted file", "proc": "it is proc", "ro": "it is so on the host"}
+    assert sorted(said[9:]) == [
+        f"{path} is read-only inside: {why}; -v {path}:{path} gives it as it is" for path, why in readonly.items()
+    ]
+
+
 # ---- a defect of ours ----
 
 
