@@ -19,9 +19,13 @@ from .runner import Run, Sink
 class _Capture(Sink):
     """Shows nothing; what came is in the container."""
 
+    looks = False
+
 
 class Echo(Sink):
     """Prints what the container writes, as it comes."""
+
+    looks = False
 
     def on_notice(self, text: str) -> None:
         """Say what happens before the container is built."""

@@ -83,7 +83,8 @@ WAKE_FDS_S = 0.05
 class EngineClient:
     """One engine process, and the byte stream to it.
 
-    Any thread may call; whoever waits reads the stream for all.
+    Any thread may call; whoever waits reads the stream for all. `wake_fds` is a pipe with which a signal handler wakes
+    the main thread up.
 
     Parameters
     ----------
@@ -119,6 +120,7 @@ class EngineClient:
             )
         ours.setblocking(False)
         self._sock = ours
+        self.wake_fds = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._handlers[""] = self._on_engine
         hello = {
             "version": protocol.VERSION,
@@ -151,6 +153,9 @@ class EngineClient:
         """End the engine, and with it everything it made; waits until all of that is gone."""
         atexit.unregister(self.close)
         self._sock.close()
+        for fd in self.wake_fds:
+            os.close(fd)
+        self.wake_fds = (-1, -1)
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -282,6 +287,8 @@ class EngineClient:
 
     def _has_turn(self, done: Callable[[], bool], left: float | None, wake_fds: Sequence[int]) -> bool:
         """Get the turn to read, or sleep until there is something to look at; return whether we have it."""
+        if self._turns.take():
+            return True
         waiting = _Waiting(done)
         if self._turns.take(waiting):
             return True

@@ -14,8 +14,9 @@ from .spec import ContainerSpec
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _HIDING = tuple(f"{directory}/" for directory in OWN_DIRECTORIES)
 MOST = 64
-_packed: dict[ContainerSpec, tuple[tuple[dict[bytes, bytes], list[str]], bytes]] = {}
-"""What a spec was packed to the last time, behind the environment and the directories that it was packed with."""
+_packed: dict[int, tuple[ContainerSpec, dict[bytes, bytes], list[str], bytes]] = {}
+"""What a spec was packed to the last time, and with which environment and directories; by its identity, for the
+option parser has the same one for the same words, and to hash it takes longer than to compare all else."""
 
 
 def request_for(spec: ContainerSpec, more: Mapping[str, Any]) -> bytes:
@@ -33,26 +34,24 @@ def request_for(spec: ContainerSpec, more: Mapping[str, Any]) -> bytes:
     bytes
         For `jupyter_ns.runtime.recipes`; the same for the same container.
     """
-    about = _variables(), exposed()
+    # As os.environ keeps it: decoding it, only to see that it is the same, takes 0.1 ms.
+    variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
+    directories = exposed()
     if more:
-        return _pack(spec, *about, more)
-    known = _packed.get(spec)
-    if known is None or known[0] != about:
+        return _pack(spec, variables, directories, more)
+    known = _packed.get(id(spec))
+    if known is None or known[0] is not spec or known[1] != variables or known[2] != directories:
         if len(_packed) >= MOST:
             _packed.clear()
-        known = _packed[spec] = about, _pack(spec, *about, {})
-    return known[1]
+        known = spec, dict(variables), directories, _pack(spec, variables, directories, {})
+        _packed[id(spec)] = known
+    return known[3]
 
 
 def _pack(
     spec: ContainerSpec, variables: Mapping[bytes, bytes], directories: list[str], more: Mapping[str, Any]
 ) -> bytes:
     return pack({"spec": spec.to_dict(), "environ": environment(variables), "exposed": directories, **more})
-
-
-def _variables() -> dict[bytes, bytes]:
-    """Return the environment as os.environ keeps it: decoding it, only to see that it is the same, takes 0.1 ms."""
-    return dict(os.environ._data)  # type: ignore[attr-defined]
 
 
 def environment(variables: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import os
-import random
 import signal
 import sys
 import threading
@@ -38,6 +38,9 @@ MAX_RETURN_BYTES = 1 << 32
 
 class Sink:
     """What a run tells; every method may be overridden, none must."""
+
+    looks = True
+    """Whether the container's namespaces are looked at whatever comes: they are read while the engine works."""
 
     def on_asked(self) -> None:
         """The engine has been asked, and needs some time: for what can be done meanwhile."""
@@ -109,14 +112,18 @@ class _Text:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._parts: list[str] = []
         self._left = MAX_OUTPUT_CHARS
         self._dropped = 0
 
     def feed(self, data: bytes, final: bool = False) -> str:
         """Take bytes; return the text to show."""
-        text = self._decode(data, final)
+        if self._decoder is None:
+            if not data:
+                return ""
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        text = self._decoder.decode(data, final)
         shown, rest = text[: self._left], text[self._left :]
         self._left -= len(shown)
         self._dropped += len(rest)
@@ -156,21 +163,19 @@ class Run:
         if taken:
             more["held"] = [*more.get("held", []), *taken]
         self.container = Container(id=self._id, spec=spec)
-        self.container.name = spec.name or made_up_name()
+        self.container.name = spec.name or made_up_name(self._id)
         self.container.shared = shared
         self.container.make_plan = self._plan
         self.container.make_inputs = self.plan_inputs
         self.outputs: dict[str, Any] = {}
         self._own_facts: HostFacts | None = None
-        self._outside: dict[str, int] = {}
         self._joined: tuple[str, ...] = ()
         self._endpoints: list[dict[str, Any]] = []
         self.transfer_error: TransferError | None = None
-        self._decoder = channel.ChannelDecoder(MAX_RETURN_BYTES)
         self._streams = {1: _Text("stdout"), 2: _Text("stderr")}
         self._error: Exception | None = None
         self._ended = False
-        self._interrupts = 0
+        self._interrupts = self._sigints = 0
         self._goes_on = self._in_background = False
         self.on_end: Callable[[], None] = lambda: None
         """Of a cell in the background: called when its end has been heard of."""
@@ -243,7 +248,8 @@ class Run:
                         client.send(Kind.STDIN, self._id, stdin[at : at + CHUNK], more=at + CHUNK >= len(stdin))
                     client.send(Kind.STDIN, self._id, None)
                 self._sink.on_asked()
-                self._outside = namespaces.read()  # while the engine works
+                if self._sink.looks:
+                    self._outside  # noqa: B018 (read by this)
                 while not self._ended:
                     wake_fds = [fd for fd in (wake_fd, self._forked_fd) if fd >= 0]
                     # A fork made meanwhile must be waited for too: then go round once more.
@@ -252,7 +258,7 @@ class Run:
                         until=time.monotonic() + self._sink.tick(c),
                         wake_fds=wake_fds,
                     )
-                    self._forward_interrupts(wake_fd)
+                    self._forward_interrupts()
                     self._reap_forked()
         finally:
             if not self._goes_on:
@@ -270,6 +276,11 @@ class Run:
                 c.reason = REFUSED
             raise self._error
         return c
+
+    @functools.cached_property
+    def _outside(self) -> dict[str, int]:
+        """The namespaces that the container's are compared with: where it runs, in the guest or here."""
+        return self._client.facts.namespace_ids or namespaces.read()
 
     enter: Callable[[Container, list[str], PlanInputs], int] | None = None
     """For ``--state fork``: forks the kernel into the container that the engine has built; returns its PID."""
@@ -327,22 +338,31 @@ class Run:
         if threading.current_thread() is not threading.main_thread():
             yield -1
             return
-        wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        previous = signal.signal(signal.SIGINT, lambda *_: os.write(write, b"i"))
+        previous = signal.signal(signal.SIGINT, self._on_sigint)
         self._default_interrupt = previous
         try:
-            yield wake
+            yield self._client.wake_fds[0]
         finally:
             signal.signal(signal.SIGINT, previous)
-            os.close(wake)
-            os.close(write)
+            self._take_interrupts()
 
-    def _forward_interrupts(self, wake_fd: int) -> None:
-        if wake_fd < 0:
-            return
+    def _on_sigint(self, *_: Any) -> None:
+        self._sigints += 1
+        with contextlib.suppress(BlockingIOError):  # it is full: a wake-up is on its way
+            os.write(self._client.wake_fds[1], b"i")
+
+    def _take_interrupts(self) -> int:
+        """Return how many SIGINTs have come; the wake-up is over."""
+        if not self._sigints:
+            return 0
         with contextlib.suppress(BlockingIOError):
-            for _ in os.read(wake_fd, 64):
-                self.interrupt()
+            os.read(self._client.wake_fds[0], 4096)
+        number, self._sigints = self._sigints, 0
+        return number
+
+    def _forward_interrupts(self) -> None:
+        for _ in range(self._take_interrupts()):
+            self.interrupt()
 
     def interrupt(self) -> None:
         """Interrupt the container; from the second time on, kill it."""
@@ -392,10 +412,9 @@ class Run:
         c.name = payload["name"] or c.name
         c.limits = [LimitRecord(*r) for r in payload["limits"]]
         c.weakened = list(payload["weakened"])
-        facts = self._client.facts
-        c.guest = facts.guest
-        outside = facts.namespace_ids or self._outside or namespaces.read()
-        c.namespaces = {kind: NamespaceID(own, payload["namespaces"].get(kind, own)) for kind, own in outside.items()}
+        c.guest = self._client.facts.guest
+        inside = payload["namespaces"]
+        c.make_namespaces = lambda: {k: NamespaceID(own, inside.get(k, own)) for k, own in self._outside.items()}
         self._joined = tuple(payload.get("joined", ()))
         self._endpoints = payload.get("endpoints", [])
         if "facts" in payload:  # some are found out only when a container needs them
@@ -435,9 +454,13 @@ class Run:
 
     # ---- what the cell says: hostile until parsed ----
 
+    @functools.cached_property
+    def _messages(self) -> channel.ChannelDecoder:
+        return channel.ChannelDecoder(MAX_RETURN_BYTES)
+
     def _on_channel(self, data: bytes) -> None:
         try:
-            for kind, body, buffers in self._decoder.feed(data):
+            for kind, body, buffers in self._messages.feed(data):
                 self._on_message(kind, body, buffers)
         except (EngineError, KeyError, TypeError, ValueError) as e:
             self._client.send(Kind.KILL, self._id, "killed")
@@ -598,6 +621,6 @@ def prepared(spec: ContainerSpec, sink: Sink) -> tuple[ContainerSpec, dict[str, 
     return prepare(spec, sink.on_notice)
 
 
-def made_up_name() -> str:
-    """Make up a name for a container, such as ``keen_hopper``."""
-    return f"{random.choice(_ADJECTIVES)}_{random.choice(_PEOPLE)}"
+def made_up_name(container: str) -> str:
+    """Make up a name for a container of this ID, such as ``keen_hopper``."""
+    return f"{_ADJECTIVES[int(container[0], 16)]}_{_PEOPLE[int(container[1], 16)]}"

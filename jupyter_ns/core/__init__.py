@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +60,7 @@ MOST_BSS = 256 * 1024
 
 
 def spare_ranges(maps: Iterable[str] | None = None) -> list[tuple[int, int]]:
-    """Return where this process has what is Python's: what a child that runs only the core's code does without.
+    """Return where this process has what a child that runs only the core's code does without.
 
     Parameters
     ----------
@@ -68,34 +70,47 @@ def spare_ranges(maps: Iterable[str] | None = None) -> list[tuple[int, int]]:
     Returns
     -------
     list of (start, length)
-        Of ``[heap]``, of Python's program and modules, and of anonymous memory, but for the beginning of what follows
-        the mapping of another file: that is the file's own ``.bss``. Neighbouring files are one.
+        Of ``[heap]``, of every file but the core and libc, and of anonymous memory, but for the beginning of what
+        follows a mapping of these: that is the file's own ``.bss``. Neighbouring files are one. Where a library
+        stands in for parts of libc (LD_PRELOAD), no file is spare.
     """
     if maps is None:
         with open("/proc/self/maps") as f:
             return spare_ranges(f.readlines())
-    pythons = {os.path.realpath(sys.executable)}
-    pythons.update(str(getattr(m, "__file__", "")) for m in list(sys.modules.values()))
-    pythons.discard(str(_core.__file__))
+    stood_in = _something_is_preloaded()
     found: list[tuple[int, int]] = []
-    needed_until = 0  # where a file's mappings end, its .bss included
+    needed_until = files_until = 0  # where mappings of files end: of one that is needed, .bss included; of spare ones
     for line in maps:
         addresses, mode, _, _, inode, *rest = line.split(maxsplit=5)
         start, end = (int(a, 16) for a in addresses.split("-"))
         name = rest[0].rstrip() if rest else ""
         if inode != "0":
-            spare = name in pythons or os.path.basename(name).startswith("libpython")
+            spare = not (stood_in or name == _core.__file__ or _LIBC.match(os.path.basename(name)))
         else:
             if start == needed_until and not name:
                 start = min(start + MOST_BSS, end)
             spare = mode == "rw-p" and name in ("", "[heap]") and start < end
         if not spare:
             needed_until = end
-        elif inode != "0" and found and sum(found[-1]) == start:
+            continue
+        if inode != "0" and start == files_until:
             found[-1] = found[-1][0], end - found[-1][0]
-        else:
+        else:  # anonymous memory stays apart: it may be kept after all, with libc's errno in it
             found.append((start, end - start))
+        files_until = end if inode != "0" else 0
     return found
+
+
+_LIBC = re.compile(r"(ld|libc|libpthread)\b")
+"""The dynamic linker, which is libc itself in musl, and both parts of libc, which were two until glibc 2.34."""
+
+
+def _something_is_preloaded() -> bool:
+    """Whether the functions of another library may be called in place of libc's: ld.so(8)."""
+    with contextlib.suppress(OSError), open("/etc/ld.so.preload") as f:
+        if f.read().strip():
+            return True
+    return bool(os.environ.get("LD_PRELOAD"))
 
 
 def spawn(
@@ -138,6 +153,13 @@ def spawn(
         ffi.new("jns_range[]", unneeded), len(unneeded),
     )  # fmt: skip
     return _check(pid), pidfd[0]
+
+
+def note_arguments() -> None:
+    """Note where this process's arguments are, which an init of a container's has a name of its own in place of."""
+    with open("/proc/self/stat", "rb") as f:  # arg_start and arg_end: proc_pid_stat(5), fields 48 and 49
+        start, end = map(int, f.read().rpartition(b")")[2].split()[45:47])
+    lib.jns_arguments.start, lib.jns_arguments.length = start, end - start
 
 
 GO = b"g"

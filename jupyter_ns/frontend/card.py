@@ -37,7 +37,7 @@ from .tables import (
     namespace_table,
     shared_words,
 )
-from .words import AMBER, MUTED, RED, aligned, clean, count, escape, limit_label, limit_value, state
+from .words import AMBER, MUTED, RED, aligned, clean, count, escape, limit_label, limit_owner, limit_value, state
 
 __all__ = ["Bundle", "facts", "final_bundle", "final_png", "live_html", "one_line"]
 
@@ -175,6 +175,9 @@ def facts(container: Container) -> list[tuple[str, str]]:
     ooms = usage.oom_times
     if ooms:
         rows.append(("out of memory", "at " + ", ".join(format_duration(t) for t in ooms[:5])))
+    if container.oom_limit is not None:
+        whose, amount = limit_owner(container.oom_limit), format_bytes(container.oom_limit.limit_bytes)
+        rows.append(("limit hit", f"memory of {whose}: {amount}"))
     for time, text in usage.hits:
         what, _, times = text.rstrip(")").partition(" (")
         rows.append((what, f"{times}, first at {format_duration(time)}"))

@@ -35,12 +35,13 @@ def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> I
         yield Step(Op.RLIMIT, (resource, soft & (2**64 - 1), hard & (2**64 - 1)), option="--ulimit")
     yield from _privileges(spec, facts, inputs)
     yield Step(Op.PRCTL, (PR_SET_PDEATHSIG, SIGKILL), why="die with the engine; after the last change of IDs")
+    if not spec.python:
+        yield Step(Op.SIGNALS, why="the engine's dispositions are not the payload's")
     yield LAST_WAIT
     if inputs.bare:
         yield Step(Op.PAUSE, why="PID 1, while a fork of the notebook's kernel is inside")
     if spec.python:
         return
-    yield Step(Op.SIGNALS, why="the engine's dispositions are not the payload's")
     yield exec_step(spec, inputs.environment)
 
 

@@ -121,6 +121,7 @@ def _usage(registry: Registry, request: str, of: str) -> dict[str, Any]:
         "peak": list(process.cgroup.peak()) if record.alive else ended.get("peak", [None, ""]),
         "step_ns": process.step_ns,
         "reason": ended.get("reason", ""),
+        "oom_limit": ended.get("oom_limit"),
         "wall_seconds": process.elapsed_s() if record.alive else ended.get("wall_seconds", 0.0),
     }
 

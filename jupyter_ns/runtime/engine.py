@@ -47,6 +47,7 @@ from .setup import Mounts, look_again, prepare_host
 from .streams import make_pipes
 from .supervised import Supervised
 from .switchboard.manager import Networks
+from .terminal import terminal_of
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
@@ -260,6 +261,7 @@ class Engine:
         if hello.get("version") != protocol.VERSION:
             raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
         self._hello = hello
+        core.note_arguments()
         facts, cgroups = prepare_host()
         self._mounts = Mounts()
         if self._guest:
@@ -427,7 +429,7 @@ class Engine:
                 blank.discard()
                 raise
         cgroup = self.new_cgroup(container, recipe.spec)
-        ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
+        ends, child = make_pipes(recipe.spec.python, recipe.uid, terminal_of(recipe.spec))
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         self.spawn(made, child)
         return made

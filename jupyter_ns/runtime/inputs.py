@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cgroups.devices import ALL
 from ..errors import UnsupportedError, UsageError
-from ..host import OWN_DIRECTORIES, HostFacts, is_below
+from ..host import OWN_DIRECTORIES, Attributes, HostFacts, is_below
 from ..plan import DeviceNode, PlanInputs
 from ..security import capabilities, seccomp
 from ..spec import ContainerSpec, Device, Limits
@@ -58,6 +58,7 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         groups=groups,
         source_is_dir=_sources(spec),
         exposed=exposed,
+        attributes={path: Attributes.of(path) for path in exposed},
         rlimits=_rlimits(spec, facts),
         seccomp=_filter(spec, facts, mask),
         capabilities=mask,

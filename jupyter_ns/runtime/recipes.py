@@ -28,7 +28,7 @@ STAND_IN = "f0e1d2c3b4a5"
 """Twelve hexadecimal digits, where the container's own will be."""
 WORDS = ("argv", "entrypoint", "environment")
 """What of a spec only the last step of a program's plan depends on, as it does on the notebook's environment."""
-LAST_STEPS = 3
+LAST_STEPS = 2
 """Of a program's plan: from the last wait on."""
 MAX_RECIPES = 64
 _FDS_OFFSET = struct.Struct("<I")
@@ -111,7 +111,8 @@ class Recipe:
         if self.lower:
             return (Layer("u0", "/"),)
         submounts = self.facts.submounts
-        overlaid = {s.path for s in submounts if s.how == "overlay"} | set(self.exposed)
+        overlaid = {s.path for s in submounts if s.how == "overlay"}
+        overlaid |= {path for path in self.exposed if not self.facts.bound(path)}
         paths = enumerate([*(s.path for s in submounts), *self.exposed], start=1)
         return Layer("u0", "/"), *(Layer(f"u{i}", path) for i, path in paths if path in overlaid)
 

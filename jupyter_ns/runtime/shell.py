@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import functools
 import socket
@@ -34,6 +36,8 @@ class Channel:
         self.sock: socket.socket | None = None
         self.plain = False
         """Whether nobody takes what is shown: then it goes to the standard streams as text."""
+        self.lost = False
+        """Whether the cell has closed our end, so that something could not be sent."""
         self._decoder = channel.ChannelDecoder(max_total=1 << 40)  # the kernel is trusted
         self._messages: list[channel.Message] = []
 
@@ -43,14 +47,19 @@ class Channel:
         pieces = channel.encode(kind, body, buffers)
         if sum(map(len, pieces)) <= CHUNK:  # at once, so that the engine wakes up once
             pieces = [b"".join(pieces)]
-        for piece in pieces:
-            self.sock.sendall(piece)
+        try:
+            for piece in pieces:
+                self.sock.sendall(piece)
+        except OSError as e:
+            if e.errno not in (errno.EBADF, errno.ENOTSOCK):
+                raise
+            self.lost = True
 
     def show(self, kind: str, body: Any) -> None:
         """Send a message, and wait until the engine has taken it: what the cell writes next is to come after it."""
         self.send(kind, body)
         assert self.sock is not None
-        while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
+        while not self.lost and struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
             time.sleep(TAKEN_S)
 
     def receive(self) -> channel.Message:
@@ -79,9 +88,11 @@ class Channel:
 CHANNEL = Channel()
 
 
-def _flush_streams() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+def flush_streams() -> None:
+    """Write out what Python still holds of the standard streams."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the cell has closed it
+            stream.flush()
 
 
 class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
@@ -92,7 +103,7 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
         if CHANNEL.plain:
             super().publish(data, metadata, transient=transient, update=update)
             return
-        _flush_streams()
+        flush_streams()
         body = {"data": data, "metadata": metadata or {}, "transient": transient or {}, "update": bool(update)}
         CHANNEL.show("display", body)
 
@@ -100,7 +111,7 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
         """Clear the cell's output in the notebook."""
         if CHANNEL.plain:
             return
-        _flush_streams()
+        flush_streams()
         CHANNEL.show("clear", {"wait": bool(wait)})
 
 
@@ -121,7 +132,7 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]
         if CHANNEL.plain:
             print(format_dict.get("text/plain", ""))
             return
-        _flush_streams()
+        flush_streams()
         CHANNEL.send("result", {"data": format_dict, "metadata": md_dict or {}})
 
     def update_user_ns(self, result) -> None:  # type: ignore[no-untyped-def]
@@ -150,11 +161,11 @@ class CellShell(InteractiveShell):  # type: ignore[misc]
 
     def system(self, cmd: str) -> None:
         """Run ``!cmd`` with the container's own streams (no terminal, so that output streams)."""
-        _flush_streams()
+        flush_streams()
         self.system_raw(cmd)
 
     def _showtraceback(self, etype, evalue, stb) -> None:  # type: ignore[no-untyped-def]
-        _flush_streams()
+        flush_streams()
         if CHANNEL.plain:
             print(*stb, sep="\n", file=sys.stderr)
             return

@@ -32,6 +32,7 @@ from .joining import inside
 from .keep import keep
 from .protocol import Kind
 from .streams import Ends, Streams
+from .terminal import terminal_in
 
 if TYPE_CHECKING:
     from ..cgroups import Cgroup, ProcSampler, Sampler
@@ -210,6 +211,8 @@ class Supervised:
             self.engine.write_id_maps(self.pid)
         elif label == "layer":
             self._hold_layer()
+        elif label == "terminal":
+            self._open_terminal()
         elif label in ("plan", "go"):
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             if label == "plan":
@@ -230,6 +233,15 @@ class Supervised:
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _open_terminal(self) -> None:
+        root = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            master, slave = terminal_in(root, self.recipe.uid)
+        finally:
+            os.close(root)
+        os.close(slave)  # the child opens it by its path
+        self.streams.take_terminal(master)
 
     def _read_namespaces(self, kinds: Any) -> None:
         for kind in kinds:

@@ -446,14 +446,18 @@ def test_init() -> None:
     assert (os.waitstatus_to_exitcode(status), out) == (9, b"2 1\n")
     killed = Step(Op.EXEC, (shell, ("sh", "-c", "kill -9 $$"), ()))
     assert os.waitstatus_to_exitcode(execute(Step(Op.INIT), killed, flags=NEWPID)[2]) == 137
-    assert failure([refusing("clone3"), Step(Op.INIT)]) == (1, errno.EPERM)
+    assert failure([refusing("clone"), Step(Op.INIT)]) == (1, errno.EPERM)
 
 
 def test_controlling_terminal() -> None:
     master, slave = os.openpty()
     try:
-        steps = [Step(Op.FDS, ((("tty", 0), ("report", 1), ("go", 2)),)), Step(Op.SETSID), Step(Op.CTTY)]
-        with parked(steps, tty=slave) as pid:
+        fds = (("stdin", 0), ("stdout", 1), ("stderr", 2), ("report", 3), ("go", 4))
+        steps = [Step(Op.FDS, (fds,)), Step(Op.SETSID), Step(Op.CTTY, (os.ttyname(slave),))]
+        null = os.open(os.devnull, os.O_RDWR)
+        with parked(steps, stdin=null, stdout=null, stderr=null) as pid:
+            os.close(null)
+            assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {os.ttyname(slave)}
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             number = os.fstat(slave).st_rdev
             assert int(fields[4]) == os.minor(number) | os.major(number) << 8
@@ -461,7 +465,7 @@ def test_controlling_terminal() -> None:
     finally:
         os.close(master)
         os.close(slave)
-    assert failure([Step(Op.SETSID), Step(Op.CTTY)]) == (1, errno.ENOTTY)
+    assert failure([Step(Op.SETSID), Step(Op.CTTY, ("/nowhere",))]) == (1, errno.ENOENT)
 
 
 def test_pause_reaps_until_it_is_killed() -> None:
@@ -545,8 +549,8 @@ def test_plan_ends_the_child_when_the_engine_lets_go() -> None:
 
 
 @pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="the address sanitizer watches memory that would be missing")
-def test_a_child_is_made_without_what_is_pythons() -> None:
-    """It walks steps of many kinds without Python's program, modules and heap."""
+def test_a_child_is_made_of_the_core_and_libc() -> None:
+    """It walks steps of many kinds without Python's program, other libraries and heap."""
     read, report = os.pipe2(os.O_CLOEXEC)
     go, release = os.pipe2(os.O_CLOEXEC)
     steps = (PRIVATE_ROOT, Step(Op.HOSTNAME, ("spare",)), Step(Op.LINK_UP, ("lo",)), Step(Op.WAIT, ("end",)))
@@ -559,8 +563,10 @@ def test_a_child_is_made_without_what_is_pythons() -> None:
         starts = {int(line.split("-")[0], 16) for line in lines}
         kept = [s for s in starts if any(start <= s < start + length for start, length in spare)]
         assert starts and len(kept) <= 1  # that of libc's errno, where it is one of them
-        assert not [line for line in lines if "[heap]" in line or "cpython" in line or "libpython" in line]
-        assert [line for line in lines if core.__file__.removesuffix("__init__.py") + "_core" in line]
+        files = {line.split(maxsplit=5)[5] for line in lines if len(line.split()) > 5}
+        assert str(core._core.__file__) in files and "[heap]" not in files
+        others = {os.path.basename(name) for name in files if name[0] == "/"} - {"_core.abi3.so"}
+        assert others and all(name.startswith(("libc.", "libc-", "libpthread", "ld-")) for name in others)
     finally:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -568,12 +574,14 @@ def test_a_child_is_made_without_what_is_pythons() -> None:
             os.close(fd)
 
 
-def test_spare_is_pythons_and_the_heap() -> None:
+def test_spare_is_all_but_the_core_and_libc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
     program, libc, large = os.path.realpath(sys.executable), "/lib/libc.so.6", core.MOST_BSS
     maps = [
         f"1000-2000 r-xp 0 fe:00 5     {program}\n",
-        f"2000-3000 rw-p 0 fe:00 5     {program}\n",
+        "2000-3000 rw-p 0 fe:00 5     /lib/libz.so.1\n",
         "3000-4000 rw-p 0 00:00 0 \n",  # .bss of what is spare is spare
+        "4000-5000 r--p 0 fe:00 6     /lib/libm.so.6\n",  # a file apart from what precedes it
         "5000-6000 rw-p 0 00:00 0     [heap]\n",
         f"100000-200000 rw-p 0 fe:00 6     {libc}\n",
         f"200000-{0x200000 + 2 * large:x} rw-p 0 00:00 0 \n",  # its .bss, and what has grown together with it
@@ -585,8 +593,15 @@ def test_spare_is_pythons_and_the_heap() -> None:
         "c01000-c02000 rw-p 0 00:00 0 \n",
     ]
     assert core.spare_ranges(maps) == [
-        (0x1000, 0x2000), (0x3000, 0x1000), (0x5000, 0x1000), (0x200000 + large, large), (0x800000, 0x100000),
+        (0x1000, 0x2000), (0x3000, 0x1000), (0x4000, 0x1000), (0x5000, 0x1000), (0x200000 + large, large),
+        (0x800000, 0x100000),
     ]  # fmt: skip
+
+
+def test_no_file_is_spare_where_a_library_stands_in_for_libc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_PRELOAD", "libother.so")
+    maps = ["1000-2000 r-xp 0 fe:00 5     /lib/libz.so.1\n", "3000-4000 rw-p 0 00:00 0     [heap]\n"]
+    assert core.spare_ranges(maps) == [(0x3000, 0x1000)]
 
 
 def test_a_signal_waits_until_the_child_has_its_own_dispositions() -> None:

@@ -20,6 +20,7 @@ from jupyter_ns import Container, core, namespaces
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.container import Change
 from jupyter_ns.errors import SetupError
+from jupyter_ns.frontend.outcome import error_of
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.protocol import Kind
@@ -418,6 +419,38 @@ def test_a_fork_of_the_kernel_is_made_of_no_blank() -> None:
 def test_who_tampers_with_the_report_ends_as_usual(source: str) -> None:
     container, _ = cell(f"{source}\nprint('ok')")
     assert (container.stdout, container.stderr, container.exit_code) == ("ok\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "told"),
+    [
+        ("", 0, ""),
+        ("os._exit(5)", 5, "exit code 5;"),
+        ("raise SystemExit(4)", 4, "exit code 4;"),
+        ("1 / 0", 125, "has closed descriptor 3"),
+        ("print('nobody reads it')", 125, "has closed descriptor 3"),
+        ("input()", 125, "has closed descriptor 3"),
+        ("display(1)", 125, "has closed descriptor 3"),
+        ("1 + 1", 125, "has closed descriptor 3"),
+    ],
+)
+def test_a_cell_that_has_closed_every_descriptor(ending: str, code: int, told: str) -> None:
+    """It ends with its own exit code; where something had to be sent, the error says why it could not be."""
+    container, _ = cell(f"import os\nos.closerange(0, 4096)\n{ending}")
+    error = error_of(container, raise_error=True)
+    assert (container.exit_code, container.reason) == (code, "exited")
+    assert told in str(error) if told else error is None
+    assert cell("1 + 1")[0].value == 2
+
+
+def test_a_value_that_a_cell_has_cut_off() -> None:
+    container, run = cell("import os\nx = 4\nos.closerange(0, 4096)", cell={"out": ("x",)})
+    assert run.outputs == {} and "has closed descriptor 3" in str(error_of(container, raise_error=True))
+
+
+def test_an_end_without_an_exception_is_an_error_too() -> None:
+    container, _ = cell("import os\nos._exit(1)")
+    assert "exit code 1;" in str(error_of(container, raise_error=True))
 
 
 def test_no_pipe_of_a_cell_can_keep_the_engine(engine: Callable[[], EngineClient]) -> None:

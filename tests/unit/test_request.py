@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jupyter_ns.api import parse_words
 from jupyter_ns.request import request_for
 from jupyter_ns.runtime.protocol import unpack
 from jupyter_ns.spec import ContainerSpec, Limits
@@ -22,7 +23,9 @@ def asked(spec: ContainerSpec = SPEC, **more: Any) -> dict[str, Any]:
 
 
 def test_the_same_is_packed_once() -> None:
-    assert request_for(SPEC, {}) is request_for(ContainerSpec(argv=("true",), workdir="/"), {})
+    one, other = (parse_words(["--memory=64m", "true"]).spec for _ in range(2))
+    assert request_for(one, {}) is request_for(other, {})
+    assert request_for(SPEC, {}) == request_for(ContainerSpec(argv=("true",), workdir="/"), {})
 
 
 def test_another_spec_is_another_request() -> None:
