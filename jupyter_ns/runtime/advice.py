@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from ..plan.steps import Op, Step
+from ..errors import SetupError
+from ..plan.steps import Op, Plan, Step
 
 _MOUNT = {
     errno.ENOSPC: "too many mounts: fs.mount-max is reached (proc_sys_fs(5)); fewer -v, or raise it",
@@ -51,3 +52,16 @@ _BY_OP: dict[Op, dict[int, str]] = {
 def cause_of(step: Step, number: int) -> str:
     """Return the likely cause and the next thing to try, or an empty string."""
     return _BY_OP.get(step.op, {}).get(number, "")
+
+
+def setup_error(plan: Plan, index: int, number: int) -> SetupError:
+    """Say in words which step failed."""
+    step = plan.steps[index]
+    return SetupError(
+        step=index,
+        steps=len(plan.steps),
+        call=step.describe(),
+        errno=number,
+        option=step.option,
+        cause=cause_of(step, number),
+    )

@@ -145,7 +145,7 @@ def take_over(shell: InteractiveShell) -> None:
     """Make a forked kernel's own shell show what it shows over the channel."""
     shell.display_pub = CellDisplayPublisher(parent=shell, shell=shell)
     shell.displayhook = CellDisplayHook(parent=shell, shell=shell, cache_size=0)
-    shell.display_trap.hook = shell.displayhook
+    shell.display_trap.hook = sys.displayhook = shell.displayhook  # the cell that was forked has set its trap already
     shell._showtraceback = CellShell._showtraceback.__get__(shell)
     shell.system = CellShell.system.__get__(shell)
 
