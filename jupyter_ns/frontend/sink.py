@@ -220,7 +220,7 @@ class LiveCard:
                 _use_main_comm(part)
         else:
             self._words = sliders.words(container)
-        self._box = ipywidgets.VBox(parts)
+        self._box = ipywidgets.VBox(parts, _dom_classes=("jns-card",))
         bundle = self._box._repr_mimebundle_()
         bundle["text/plain"] = "live card of a running container: a widget, which cannot be shown here"
         self._card = display(bundle, raw=True, display_id=True)
