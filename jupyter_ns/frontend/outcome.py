@@ -144,5 +144,5 @@ def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
     if c.spec.python:
         return ContainerKilledError(_ended_by(c), c) if c.exit_code else None
     if c.exit_code and raise_error:
-        return ContainerExitError(c.exit_code, list(c.spec.argv), c)
+        return ContainerExitError(c.exit_code, list(c.spec.command), c)
     return None

@@ -23,6 +23,11 @@ _BY_OP: dict[Op, dict[int, str]] = {
         errno.EROFS: "the place is on a read-only file system",
         errno.ENOTDIR: "a part of the path is a file",
     },
+    Op.MKNOD: {
+        errno.ENOENT: "nothing can be made there, for instance in /proc or /sys; give another destination",
+        errno.EROFS: "the place is on a read-only file system",
+        errno.EEXIST: "something of another kind is there already",
+    },
     Op.CHDIR: {
         errno.ENOENT: "the working directory does not exist inside; give another with --workdir",
         errno.ENOTDIR: "the working directory is a file",

@@ -16,8 +16,8 @@ import termios
 from ..spec import ContainerSpec
 from ..trees import open_in_root
 
-END_OF_TRANSMISSION = b"\x04"
-"""What a terminal takes for the end of its input."""
+END_OF_TRANSMISSION = 64 * b"\x04"
+"""What a terminal takes for the end of its input: each for one read, and a shell reads on after its programs have."""
 ROWS, COLUMNS = 40, 120
 LATER = -2
 """In place of our end of a terminal that is opened while the container is built."""

@@ -565,6 +565,14 @@ def test_what_is_typed_at_once_reaches_a_terminal_that_is_opened_later() -> None
     assert (container.stdout, container.exit_code) == (typed, 0)
 
 
+@pytest.mark.parametrize(
+    ("script", "shown"), [("read x; echo got $x", "got\n"), ("cat; cat; wc -c; echo end", "0\nend\n")]
+)
+def test_the_end_of_what_is_typed_is_seen_by_each_that_reads(script: str, shown: str) -> None:
+    container = run("sh", input=f"{script}\n", tty=True, workdir="/", timeout=20)
+    assert (container.stdout.rstrip("\n") + "\n", container.reason) == (shown, "exited")
+
+
 def test_a_terminal_of_one_that_is_started_again_and_of_what_enters_it() -> None:
     def entered() -> str:
         spec = ContainerSpec(argv=("sh", "-c", "tty; echo entered > /dev/tty; ps -o tt= -p 1"))

@@ -640,6 +640,16 @@ print(*ended.stdout.split(), *(f"{c.kind} {c.path}" for c in ended.changes), *li
     ]
 
 
+def test_an_error_names_the_entry_point() -> None:
+    with pytest.raises(ContainerExitError, match="'/nosuch sh' ended with exit code 127"):
+        run("sh", entrypoint="/nosuch", check=True)
+
+
+def test_a_volume_where_nothing_can_be_made_says_so() -> None:
+    with pytest.raises(SetupError, match="nothing can be made there"):
+        run("true", volume="/etc/hostname:/proc/1/x")
+
+
 # ---- a defect of ours ----
 
 
