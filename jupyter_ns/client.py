@@ -153,9 +153,9 @@ class EngineClient:
         """End the engine, and with it everything it made; waits until all of that is gone."""
         atexit.unregister(self.close)
         self._sock.close()
-        for fd in self.wake_fds:
+        wake_fds, self.wake_fds = self.wake_fds, (-1, -1)
+        for fd in wake_fds:
             os.close(fd)
-        self.wake_fds = (-1, -1)
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

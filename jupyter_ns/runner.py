@@ -348,14 +348,14 @@ class Run:
 
     def _on_sigint(self, *_: Any) -> None:
         self._sigints += 1
-        with contextlib.suppress(BlockingIOError):  # it is full: a wake-up is on its way
+        with contextlib.suppress(OSError):  # it is full: a wake-up is on its way; or the engine has ended
             os.write(self._client.wake_fds[1], b"i")
 
     def _take_interrupts(self) -> int:
         """Return how many SIGINTs have come; the wake-up is over."""
         if not self._sigints:
             return 0
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             os.read(self._client.wake_fds[0], 4096)
         number, self._sigints = self._sigints, 0
         return number
