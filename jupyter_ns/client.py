@@ -155,7 +155,8 @@ class EngineClient:
         self._sock.close()
         wake_fds, self.wake_fds = self.wake_fds, (-1, -1)
         for fd in wake_fds:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
