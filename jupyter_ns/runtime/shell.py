@@ -11,6 +11,7 @@ import struct
 import sys
 import termios
 import time
+import traceback
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
@@ -146,7 +147,8 @@ def take_over(shell: InteractiveShell) -> None:
     shell.display_pub = CellDisplayPublisher(parent=shell, shell=shell)
     shell.displayhook = CellDisplayHook(parent=shell, shell=shell, cache_size=0)
     shell.display_trap.hook = sys.displayhook = shell.displayhook  # the cell that was forked has set its trap already
-    shell._showtraceback = CellShell._showtraceback.__get__(shell)
+    for name in ("showtraceback", "show_usage_error", "_showtraceback"):
+        setattr(shell, name, getattr(CellShell, name).__get__(shell))
     shell.system = CellShell.system.__get__(shell)
 
 
@@ -164,6 +166,21 @@ class CellShell(InteractiveShell):  # type: ignore[misc]
         flush_streams()
         self.system_raw(cmd)
 
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Show what was raised; a group, or what was raised in handling one, IPython prints, and shows nobody."""
+        kind = value = trace = None
+        with contextlib.suppress(ValueError):  # there is none
+            kind, value, trace = self._get_exc_info(exc_tuple)
+        if not _comes_of_a_group(value):
+            InteractiveShell.showtraceback(self, exc_tuple, *args, **kwargs)
+            return
+        lines = traceback.format_exception(kind, value, trace and trace.tb_next)  # the first frame is IPython's
+        self._showtraceback(kind, value, "".join(lines).splitlines())
+
+    def show_usage_error(self, exc: BaseException) -> None:
+        """Show that a magic was used wrongly, or is not there."""
+        self._showtraceback(type(exc), exc, [f"UsageError: {exc}"])
+
     def _showtraceback(self, etype, evalue, stb) -> None:  # type: ignore[no-untyped-def]
         flush_streams()
         if CHANNEL.plain:
@@ -177,6 +194,10 @@ class CellShell(InteractiveShell):  # type: ignore[misc]
 
     def enable_gui(self, gui: Any = None) -> None:
         """Nothing: there is no event loop of a GUI in a container."""
+
+
+def _comes_of_a_group(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, BaseExceptionGroup) or _comes_of_a_group(error.__context__))
 
 
 def make_shell() -> CellShell:

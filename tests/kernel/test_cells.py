@@ -448,6 +448,32 @@ def test_a_value_that_a_cell_has_cut_off() -> None:
     assert run.outputs == {} and "has closed descriptor 3" in str(error_of(container, raise_error=True))
 
 
+GROUP = "raise ExceptionGroup('two', [ValueError(1), KeyError(2)])"
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "first", "last"),
+    [
+        (GROUP, "ExceptionGroup", "  + Exception Group Traceback (most recent call last):", "    +---"),
+        (f"try:\n    {GROUP}\nexcept* OSError:\n    pass", "ExceptionGroup", "  + Exception Group", "    +---"),
+        (
+            f"try:\n    {GROUP}\nexcept Exception:\n    1 / 0",
+            "ZeroDivisionError",
+            "  + Exception Group",
+            "ZeroDivision",
+        ),
+        ("%nosuch", "UsageError", "UsageError: Line magic", "UsageError: Line magic"),
+    ],
+)
+def test_what_ipython_prints_of_an_error_is_an_error_of_the_cell(source: str, name: str, first: str, last: str) -> None:
+    sink = Messages()
+    container, _ = cell(source, sink)
+    ((kind, body),) = sink.messages
+    assert (kind, body["ename"], container.exit_code, container.stderr) == ("error", name, 1, "")
+    assert body["traceback"][0].startswith(first) and body["traceback"][-1].startswith(last)
+    assert "interactiveshell.py" not in "".join(body["traceback"])
+
+
 def test_an_end_without_an_exception_is_an_error_too() -> None:
     container, _ = cell("import os\nos._exit(1)")
     assert "exit code 1;" in str(error_of(container, raise_error=True))
