@@ -131,6 +131,7 @@ def take_over(shell: InteractiveShell) -> None:
     shell.display_pub = CellDisplayPublisher(parent=shell, shell=shell)
     shell.displayhook = CellDisplayHook(parent=shell, shell=shell, cache_size=0)
     shell.display_trap.hook = shell.displayhook
+    sys.displayhook = shell.displayhook  # the kernel's own cell has set the trap; a cell in it does not set it again
     shell._showtraceback = CellShell._showtraceback.__get__(shell)
     shell.system = CellShell.system.__get__(shell)
 

@@ -371,6 +371,24 @@ shell.run_line_magic("docker", "ps --format {{.Names}}")
 """
 
 
+FORK_FROM_A_CELL = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "jupyter_ns")
+shell.user_ns["secret"] = 42
+shell.run_cell("%%container --quiet --state fork\\nsecret + 1")
+print("value", shell.user_ns["_container"].value)
+"""
+
+
+def test_the_last_expression_of_a_fork_made_in_a_cell_is_the_containers() -> None:
+    """A cell in a cell: the notebook's own has set `sys.displayhook` already."""
+    done = subprocess.run([sys.executable, "-c", FORK_FROM_A_CELL], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "value 43" in done.stdout
+    assert not done.stderr
+
+
 def test_a_fork_of_the_kernel_is_made_of_no_blank() -> None:
     done = subprocess.run([sys.executable, "-c", FORK_AFTER_A_PROGRAM], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
