@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ PLAIN = "jupyter_ns engine: run(true)"
 NEW = "jupyter_ns engine: run(true), limits, of a kind never used before"
 WORDS = "jupyter_ns engine: run(true), limits, in words never used before"
 PARKED = "jupyter_ns engine: parked container"
+ALONE = "jupyter_ns engine alone: parked container, request sent to end heard"
 TURNS = 8
 """Kinds of container in turn: more than wait parked, so that none is, when its turn comes again."""
 KIND, WORD = "hostname", "env"
@@ -79,6 +81,40 @@ def _timed(
     return run
 
 
+def _timed_alone(program: str) -> Callable[[], float]:
+    """Time what the engine does: from before the request is sent to when its end has come, without the client's part.
+
+    That is to make up the request, and to make a `jupyter_ns.Container` of what the engine tells.
+    """
+
+    def run() -> float:
+        from jupyter_ns.api import parse_words, to_flags
+        from jupyter_ns.client import get_client
+        from jupyter_ns.request import request_for
+        from jupyter_ns.runtime.protocol import Kind
+
+        run_once(program, **LIMITS)  # untimed, as for the other rows
+        time.sleep(0.1)
+        client, told = get_client(), []
+        spec = parse_words([*to_flags(LIMITS), "--", program]).spec
+        request = {"request": request_for(spec, {}), "life": {"name": "alone"}, "stdin": b""}
+        name = os.urandom(32).hex()
+        client.subscribe(name, lambda kind, payload: told.append((kind, payload)))
+        try:
+            start = time.perf_counter()
+            client.send(Kind.RUN, name, request)
+            client.wait(lambda: bool(told) and told[-1][0] in (Kind.EXIT, Kind.ERROR))
+            seconds = time.perf_counter() - start
+        finally:
+            client.unsubscribe(name)
+        kind, payload = told[-1]
+        if kind is Kind.ERROR or payload["exit_code"]:
+            raise BenchmarkError(f"the engine alone: {payload}")
+        return seconds
+
+    return run
+
+
 def check_isolated(container: Any) -> None:
     """Refuse to time something that is not the container it is said to be.
 
@@ -111,6 +147,7 @@ def candidates(space: Workspace) -> list[Candidate]:
         (NEW, LIMITS, _timed(program, LIMITS, turns=0), "as above, and its plan is still to be made"),
         (WORDS, LIMITS, _timed(program, LIMITS, turns=0, differs=WORD), "one of its kind waits, built for any program"),
         (PARKED, LIMITS, _timed(program, LIMITS, parked=True), "request to result in Python"),
+        (ALONE, LIMITS, _timed_alone(program), "without the client library's part"),
     ):
         try:
             check_isolated(run_once(program, **options))

@@ -129,7 +129,7 @@ class Container:
 
     def __repr__(self) -> str:
         how = f"exit code {self.exit_code}, {self.reason}" if self.status == "exited" else self.status
-        what = "Python cell" if self.spec.python else " ".join(self.spec.argv)
+        what = "Python cell" if self.spec.python else " ".join(self.spec.command)
         return f"<Container {self.name} ({self.short_id}) {what!r}: {how}, {self.wall_seconds:.3f} s>"
 
     def note_peak(self, peak_bytes: int | None, source: str) -> None:

@@ -23,10 +23,13 @@ def reload(c: Container) -> None:
     UsageError
         If it has been removed.
     """
+    from .container import OOMLimit
+
     data = ask("usage", of=c.id)
     c.name, c.pid, c.status = data["name"], data["pid"] or c.pid, data["state"]
     c.exit_code = data["exit_code"] if data["state"] == "exited" else None
     c.reason = data["reason"] if data["state"] == "exited" else ""
+    c.oom_limit = OOMLimit(*data["oom_limit"]) if c.reason and data["oom_limit"] else None
     c.limits = [LimitRecord(*r) for r in data["limits"]] or c.limits
     c.weakened, c.step_ns = list(data["weakened"]), data["step_ns"]
     c.wall_seconds = data["wall_seconds"]

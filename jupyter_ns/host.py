@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict, dataclass, field
+from stat import S_IMODE
 from typing import Any, NamedTuple
 
 # Kernel interfaces rather than files: a container gets its own or none.
@@ -64,6 +66,26 @@ class MountEntry(NamedTuple):
         return "ro" in self.options.split(",")
 
 
+class Attributes(NamedTuple):
+    """Permissions and owner of a directory, as whoever looked sees them: stat(2)."""
+
+    mode: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, path: str) -> Attributes:
+        """Look at a directory; one that is out of reach counts as usual."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return USUAL
+        return cls(S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+
+
+USUAL = Attributes(0o755, 0, 0)
+
+
 class Submount(NamedTuple):
     """A mount of the host's below ``/`` that a container takes over.
 
@@ -75,11 +97,14 @@ class Submount(NamedTuple):
         ``overlay`` (copy-on-write) or ``bind`` (read-only).
     reason : str
         Why it is not an overlay; empty if it is one, or if the host has it read-only too.
+    attributes : Attributes
+        Of the directory.
     """
 
     path: str
     how: str
     reason: str = ""
+    attributes: Attributes = USUAL
 
 
 class RootEntry(NamedTuple):
@@ -122,8 +147,12 @@ class HostFacts:
         Kind to reason why it cannot be made; empty reason: it can.
     overlay_error, mknod_error, proc_error, sysfs_error, seccomp_error, setattr_error : str
         Each tried in a throw-away child.
+    root : Attributes
+        Of ``/``.
     submounts : tuple of Submount
         In mount order.
+    hidden : tuple of Submount
+        Those below a place that the container has for itself; of use only where a directory there is to be seen.
     root_entries : tuple of RootEntry
         Empty if the root can be overlaid as a whole; else what stands in it, its directories among `submounts`.
     masked, readonly_paths : tuple of (str, bool)
@@ -159,7 +188,9 @@ class HostFacts:
     seccomp_error: str = ""
     setattr_error: str = ""
     keyring_error: str = ""
+    root: Attributes = USUAL
     submounts: tuple[Submount, ...] = ()
+    hidden: tuple[Submount, ...] = ()
     root_entries: tuple[RootEntry, ...] = ()
     masked: tuple[tuple[str, bool], ...] = ()
     readonly_paths: tuple[tuple[str, bool], ...] = ()
@@ -174,6 +205,23 @@ class HostFacts:
         """Say what is weaker for every container here."""
         return [f"it runs in a guest kernel: {self.guest}"] if self.guest else []
 
+    def bound(self, path: str) -> str:
+        """Return why a directory that a place of the container's own hides can only be bound, read-only; or nothing.
+
+        Examples
+        --------
+        >>> facts = HostFacts(hidden=(Submount("/tmp/nb/data", "overlay"),), root_entries=(RootEntry("/usr", "dir"),))
+        >>> facts.bound("/tmp/nb"), facts.bound("/tmp/nb/data"), facts.bound("/tmp/other")
+        ('/tmp/nb/data is mounted below it, and an ordinary user may show both only together', '', '')
+        """
+        below = [m.path for m in self.hidden if m.path != path and is_below(m.path, path)]
+        if below and self.root_entries:
+            return f"{below[0]} is mounted below it, and an ordinary user may show both only together"
+        around = max((m for m in self.hidden if is_below(path, m.path)), key=lambda m: len(m.path), default=None)
+        if around is None or any(is_below(m.path, around.path) for m in self.hidden if m is not around):
+            return ""  # what holds for a directory with mounts below need not hold for one without
+        return around.reason or ("it is so on the host" if around.how == "bind" else "")
+
     def to_dict(self) -> dict[str, Any]:
         """Return a map for the wire."""
         return asdict(self)
@@ -182,7 +230,10 @@ class HostFacts:
     def from_dict(cls, data: dict[str, Any]) -> HostFacts:
         """Build from what `to_dict` gave."""
         d = dict(data)
-        d["submounts"] = tuple(Submount(*s) for s in d.get("submounts", ()))
+        for key in ("submounts", "hidden"):
+            mounts = d.get(key, ())
+            d[key] = tuple(Submount(path, how, reason, Attributes(*found)) for path, how, reason, found in mounts)
+        d["root"] = Attributes(*d.get("root", USUAL))
         d["root_entries"] = tuple(RootEntry(*e) for e in d.get("root_entries", ()))
         for key in ("masked", "readonly_paths", "cgroup_mounts"):
             d[key] = tuple(tuple(p) for p in d.get(key, ()))

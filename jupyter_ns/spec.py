@@ -262,6 +262,11 @@ class ContainerSpec:
     """Whether the image's own health check is left out."""
 
     @property
+    def command(self) -> tuple[str, ...]:
+        """The program and its arguments, the entry point first if there is one."""
+        return ((self.entrypoint,) if self.entrypoint else ()) + self.argv
+
+    @property
     def networked(self) -> bool:
         """Whether it is on a network with others."""
         return self.network not in ("none", "host") and "network" not in (*self.without, *self.joined)

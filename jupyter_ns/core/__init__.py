@@ -155,6 +155,13 @@ def spawn(
     return _check(pid), pidfd[0]
 
 
+def note_arguments() -> None:
+    """Note where this process's arguments are, which an init of a container's has a name of its own in place of."""
+    with open("/proc/self/stat", "rb") as f:  # arg_start and arg_end: proc_pid_stat(5), fields 48 and 49
+        start, end = map(int, f.read().rpartition(b")")[2].split()[45:47])
+    lib.jns_arguments.start, lib.jns_arguments.length = start, end - start
+
+
 GO = b"g"
 """What a child that waits is told to go on with its plan."""
 

@@ -15,7 +15,7 @@
  * One step is one system call. The exceptions, each because the call is useless alone:
  * JNS_WRITE and JNS_SETNS_PATH (open), JNS_LINK_UP (a socket), JNS_BOUNDING (a call for
  * each capability), JNS_SIGNALS (for each signal), JNS_FDS, JNS_EXEC (a call for each
- * directory of PATH), JNS_INIT, JNS_IDMAP (only a mount that is nowhere yet can be mapped),
+ * directory of PATH), JNS_INIT, JNS_CTTY (streams), JNS_IDMAP (only a mount that is nowhere yet can be mapped),
  * JNS_OPEN_TREE and JNS_MOVE_MOUNT (descriptors) and JNS_FSIDS (the kernel takes capabilities away
  * with the user ID).
  */
@@ -105,6 +105,8 @@ typedef struct {
         int64_t times[JNS_MAX_STEPS];
     } running;
 } jns_run;
+
+jns_range jns_arguments;
 
 /* Where each process keeps its run: static, so that the child needs no allocation. */
 static jns_run the_run;
@@ -243,6 +245,15 @@ static int write_file(const char *path, const void *data, int64_t length)
     return err ? -1 : 0;
 }
 
+/* Close what was open for one call, and return what that did. */
+static int closing(int fd, int r)
+{
+    int err = errno;
+    (void)close(fd);
+    errno = err;
+    return r;
+}
+
 static int link_up(const char *name)
 {
     struct ifreq request = {0};
@@ -252,23 +263,20 @@ static int link_up(const char *name)
     if (fd < 0)
         return -1;
     request.ifr_flags = IFF_UP | IFF_RUNNING;
-    int r = ioctl(fd, SIOCSIFFLAGS, &request);
-    int err = errno;
-    (void)close(fd);
-    errno = err;
-    return r;
+    return closing(fd, ioctl(fd, SIOCSIFFLAGS, &request));
 }
 
 static int setns_path(const char *path, int64_t type)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int r = setns(fd, (int)type);
-    int err = errno;
-    (void)close(fd);
-    errno = err;
-    return r;
+    return fd < 0 ? -1 : closing(fd, setns(fd, (int)type));
+}
+
+/* Standard streams on a terminal; for a session's leader that has none, it is the controlling one: tty_ioctl(4). */
+static int take_terminal(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    return fd < 0 ? -1 : closing(fd, dup3(fd, 0, 0) < 0 || dup3(fd, 1, 0) < 0 || dup3(fd, 2, 0) < 0 ? -1 : 0);
 }
 
 /* Hear at least `least` bytes, at most `most`; returns how many. */
@@ -326,11 +334,7 @@ static int set_capabilities(uint64_t permitted, uint64_t inheritable)
 static int open_tree_at(const char *path, int number, unsigned flags)
 {
     int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC | flags);
-    if (fd < 0 || fd == number)
-        return fd;
-    int r = dup3(fd, number, O_CLOEXEC);
-    (void)close(fd);
-    return r;
+    return fd < 0 || fd == number ? fd : closing(fd, dup3(fd, number, O_CLOEXEC));
 }
 
 static int attach_tree(int fd, const char *target)
@@ -422,6 +426,9 @@ __attribute__((noreturn)) static void reap(pid_t child)
 {
     uint64_t all = ~0ULL;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+    (void)prctl(PR_SET_NAME, "jupyter_ns-init", 0, 0, 0); /* ps(1) shows this, or the arguments: until now the engine's */
+    if (jns_arguments.length)
+        (void)strncpy((char *)(uintptr_t)jns_arguments.start, "jupyter_ns-init", jns_arguments.length - 1);
     for (;;) {
         for (;;) { /* first: the child may have ended before its SIGCHLD was blocked, and that is lost */
             int status;
@@ -440,12 +447,7 @@ __attribute__((noreturn)) static void reap(pid_t child)
 
 static int become_init(void)
 {
-    struct jns_clone_args args = {.exit_signal = SIGCHLD};
-    int64_t child = syscall(SYS_clone3, &args, sizeof args);
-    if (child < 0 && errno == ENOSYS)
-#if defined(__aarch64__) || defined(__x86_64__)
-        child = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
-#endif
+    int64_t child = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
     if (child > 0) {
         set_cloexec_from(0, 1);
         reap((pid_t)child);
@@ -559,7 +561,7 @@ static int perform(const jns_step *step, int index)
         return (int)syscall(SYS_mount_setattr, AT_FDCWD, s[0], n[0], &attr, sizeof attr);
     }
     case JNS_CTTY:
-        return ioctl(0, TIOCSCTTY, 0);
+        return take_terminal(s[0]);
     case JNS_SIGNALS:
         return default_signals();
     case JNS_FDS:

@@ -35,7 +35,7 @@ enum jns_op {
     JNS_MOUNT_SETATTR = 28, /* s0 path, n0 at_flags, n1 attr_set, n2 attr_clr     mount_setattr(2) */
     JNS_SIGNALS = 29,   /* -                                                      every signal to its default, none blocked */
     JNS_FDS = 30,       /* s0 int32 pairs (fd, number; ascending), n0 pairs       dup3(2); everything else closed */
-    JNS_INIT = 31,      /* -                                                      clone; the parent stays as PID 1 and reaps */
+    JNS_INIT = 31,      /* -                                                      clone; the parent is PID 1, reaps, and says so */
     JNS_EXEC = 32,      /* s0 paths, s1 argv, s2 envp (string lists)              execve(2), first path that exists */
     JNS_CHMOD = 33,     /* s0 path, n0 mode                                       chmod(2) */
     JNS_PAUSE = 34,     /* -                                                      stay as PID 1 and reap */
@@ -43,7 +43,7 @@ enum jns_op {
     JNS_FSIDS = 36,     /* n0 uid, n1 gid                                         setfsuid(2), setfsgid(2); capabilities stay */
     JNS_CLOSE = 37,     /* n0 fd                                                  close(2) */
     JNS_CHOWN = 38,     /* s0 path, n0 owner, n1 group                            chown(2) */
-    JNS_CTTY = 39,      /* -                                                      ioctl(0, TIOCSCTTY): tty_ioctl(4) */
+    JNS_CTTY = 39,      /* s0 path                                                open, dup3: the leader's, tty_ioctl(4) */
     JNS_OPEN_TREE = 40, /* s0 path, n0 number, n1 flags                           open_tree(2), a clone of the mount; dup3 */
     JNS_MOVE_MOUNT = 41, /* s0 target, n0 fd                                       move_mount(2); the fd is closed */
     JNS_PLAN = 42       /* s0 label                     report, read uint64 size, count, first, and image; go on with it:
@@ -76,6 +76,9 @@ typedef struct {
     uint64_t start;
     uint64_t length;
 } jns_range;
+
+/* Where /proc/PID/cmdline is read from, in this process and in its children: proc_pid_cmdline(5); none by default. */
+extern jns_range jns_arguments;
 
 /* clone3 with `flags`; the child carries out the plan and never returns.
  * Returns the child's PID and puts its pidfd into *pidfd, or returns -errno.

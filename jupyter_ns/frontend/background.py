@@ -15,6 +15,8 @@ from typing import Any
 from ..client import EngineClient
 from ..errors import EngineError
 from ..runner import Run
+from ..runtime.channel import LOST
+from .outcome import error_of
 
 LOOK_S = 0.001
 
@@ -36,7 +38,8 @@ def followed(shell: Any, client: EngineClient, run: Run, outputs: tuple[str, ...
         brought = run.outputs if isinstance(run.outputs, dict) else {}  # the container says what it is
         missing = [name for name in outputs if name not in brought]
         if missing:
-            why = run.transfer_error or "see its logs"
+            lost = run.container.exit_code == LOST
+            why = run.transfer_error or (error_of(run.container, raise_error=False) if lost else "see its logs")
             print(f"{run.container.name} has ended without {', '.join(missing)}: {why}", file=sys.stderr)
         shell.user_ns.update({name: brought[name] for name in outputs if name not in missing})
 

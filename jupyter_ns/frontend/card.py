@@ -37,11 +37,19 @@ from .tables import (
     namespace_table,
     shared_words,
 )
-from .words import AMBER, MUTED, aligned, clean, count, escape, limit_label, limit_value, state
+from .words import AMBER, MUTED, RED, aligned, clean, count, escape, limit_label, limit_owner, limit_value, state
 
 __all__ = ["Bundle", "facts", "final_bundle", "final_png", "live_html", "one_line"]
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]
+
+_LOST = ".jupyter-widgets-disconnected"
+_LOST_STYLE = (
+    f"<style>.jns-lost{{display:none}}{_LOST} .jns-lost{{display:inline}}{_LOST} .jns-live{{display:none}}"
+    f".jns-card{_LOST}::before,.jns-card {_LOST}::before{{content:none}}"
+    f".jns-card{_LOST}>:not(.widget-html){{display:none}}</style>"
+)
+"""How a card looks whose kernel went without freezing it: in the browser, ipywidgets then marks its widgets."""
 
 _CARD = "font-size:14px;line-height:1.45;margin:2px 0"
 _OPEN_CHANGES = 6  # up to as many are shown without a click
@@ -64,19 +72,27 @@ def live_html(container: Container, elapsed_s: float, note: str = "") -> str:
     str
         HTML with one inline SVG; made anew for each refresh.
     """
+    words = (
+        f'<span class="jns-live">{_state_html(container)}</span>'
+        f'<span class="jns-lost"><span style="color:{RED}">✗</span> gone with the notebook\'s kernel</span>'
+    )
     return (
-        f'<div style="{_CARD}">{_headline_html(container, elapsed_s)}'
+        f'{_LOST_STYLE}<div style="{_CARD}">{_headline_html(words, container, elapsed_s)}'
         f'<div style="margin-top:6px">{sparklines(container.usage, container.spec.limits)}</div>'
         f"{_io_html(container)}{_namespaces_live(container)}{_weakened_html(container)}"
         f'<div style="font-size:12px;{MUTED}">{escape(note)}</div></div>'
     )
 
 
-def _headline_html(container: Container, elapsed_s: float) -> str:
+def _state_html(container: Container) -> str:
     now = state(container)
+    return f'<span style="color:{now.colour}">{now.mark}</span> {escape(now.words)}'
+
+
+def _headline_html(words: str, container: Container, elapsed_s: float) -> str:
     name = f"<b>{escape(container.name)}</b> " if container.name else ""
     return (
-        f'<div><span style="color:{now.colour}">{now.mark}</span> {escape(now.words)} · {name}'
+        f"<div>{words} · {name}"
         f'<code title="{escape(container.id)}">{escape(container.short_id)}</code> · '
         f'<span style="font-variant-numeric:tabular-nums">{format_duration(elapsed_s)}</span></div>'
     )
@@ -159,6 +175,9 @@ def facts(container: Container) -> list[tuple[str, str]]:
     ooms = usage.oom_times
     if ooms:
         rows.append(("out of memory", "at " + ", ".join(format_duration(t) for t in ooms[:5])))
+    if container.oom_limit is not None:
+        whose, amount = limit_owner(container.oom_limit), format_bytes(container.oom_limit.limit_bytes)
+        rows.append(("limit hit", f"memory of {whose}: {amount}"))
     for time, text in usage.hits:
         what, _, times = text.rstrip(")").partition(" (")
         rows.append((what, f"{times}, first at {format_duration(time)}"))
@@ -231,7 +250,7 @@ def _final_html(container: Container, namespaces: str, changes: str) -> str:
         shown = " open" if len(container.changes) <= _OPEN_CHANGES else ""
         changes = f"<details{shown}><summary>Files (copy-on-write): {files}</summary>{changes}</details>"
     return (
-        f'<div style="{_CARD}">{_headline_html(container, container.wall_seconds)}'
+        f'<div style="{_CARD}">{_headline_html(_state_html(container), container, container.wall_seconds)}'
         f'<div style="display:flex;flex-wrap:wrap;gap:8px 32px;margin-top:4px"><div>{left}</div>'
         f"<div>{namespaces}</div></div>{changes}{_sizing_html(container)}{_weakened_html(container)}</div>"
     )

@@ -13,7 +13,12 @@ from ..errors import (
     ContainerOOMError,
     ContainerTimeoutError,
 )
+from ..runtime.channel import LOST
 from ..units import format_bytes
+from .words import limit_owner
+
+SHOWN_OTHERWISE = (SystemExit, SyntaxError)
+"""What IPython shows in a way of its own, whatever it renders itself as."""
 
 
 class Interrupted(ContainerError, KeyboardInterrupt):
@@ -36,13 +41,13 @@ class CellError(ContainerError):
 def cell_error(body: dict[str, Any]) -> BaseException:
     """Build the exception for what the cell's shell reported: its type's name, message and traceback.
 
-    If it names a built-in exception, ``except`` with that type catches it.
+    If it names a built-in exception, ``except`` with that type catches it, but for those `SHOWN_OTHERWISE`.
     """
     name, message = str(body["ename"]), str(body["evalue"])
     lines = [str(line) for line in body["traceback"]]
     base = getattr(builtins, name, None)
     bases: tuple[type, ...] = (CellError,)
-    if isinstance(base, type) and issubclass(base, BaseException) and name != "SystemExit":
+    if isinstance(base, type) and issubclass(base, BaseException) and not issubclass(base, SHOWN_OTHERWISE):
         bases = (CellError, base)
     try:
         error = type(name, bases, {"__module__": "builtins"})(message)
@@ -95,17 +100,28 @@ def _memory_curve(c: Container) -> str:
 def _oom_above(c: Container, peak: str) -> str:
     """Say whose limit it was, where it was not the container's own."""
     assert c.oom_limit is not None
-    name, limit = c.oom_limit
     own = c.spec.limits.memory_bytes
-    whose = f"the cgroup {name} above it" if name.startswith("/") else f"--cgroup-parent {name}"
     own_text = f"its own limit is {format_bytes(own)} (--memory)" if own else "it has no limit of its own"
     return (
-        f"the container ran out of memory and was killed: the limit of {whose}, {format_bytes(limit)}, was hit; "
+        "the container ran out of memory and was killed: "
+        f"the limit of {limit_owner(c.oom_limit)}, {format_bytes(c.oom_limit.limit_bytes)}, was hit; "
         f"{own_text}. Peak {peak} after {c.wall_seconds:.2f} s\n"
         f"{_memory_curve(c)}"
         "The notebook's kernel and its variables are untouched.\n"
         "To allow more: give that cgroup more (`%cgroup` shows whose limit binds)"
     )
+
+
+def _ended_by(c: Container) -> str:
+    """Say how a cell ended that has told of no exception."""
+    code = c.exit_code or 0
+    what = f"signal {code - 128}" if c.reason == "killed" else f"exit code {code}"
+    if code == LOST:
+        what += (
+            ", as does one that has closed descriptor 3 (os.close, os.closerange), on which what it shows and returns "
+            "goes to the notebook"
+        )
+    return f"the cell's process ended by {what}; the notebook's kernel lives on"
 
 
 def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
@@ -126,10 +142,7 @@ def error_of(c: Container, *, raise_error: bool) -> BaseException | None:
     if c.reason == "interrupted":
         return Interrupted("the container was interrupted", c)
     if c.spec.python:
-        if c.reason == "killed" or c.exit_code not in (0, 1):
-            what = f"exit code {c.exit_code}" if c.reason != "killed" else f"signal {(c.exit_code or 0) - 128}"
-            return ContainerKilledError(f"the cell's process ended by {what}; the notebook's kernel lives on", c)
-        return None
+        return ContainerKilledError(_ended_by(c), c) if c.exit_code else None
     if c.exit_code and raise_error:
-        return ContainerExitError(c.exit_code, list(c.spec.argv), c)
+        return ContainerExitError(c.exit_code, list(c.spec.command), c)
     return None

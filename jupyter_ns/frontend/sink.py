@@ -35,9 +35,10 @@ class _Flushed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def over(self) -> None:
-        """Be the stream from now on."""
+    def over(self) -> Any:
+        """Be the stream from now on, and return it."""
         del self.flush
+        return self._stream
 
 
 class NotebookSink(Sink):
@@ -139,15 +140,15 @@ class NotebookSink(Sink):
             yield
             self._unflushed = False
             return
-        streams = sys.stdout, sys.stderr
-        flushed = [_Flushed(stream) for stream in streams]
-        sys.stdout, sys.stderr = flushed
+        flushed = {name: _Flushed(getattr(sys, name)) for name in ("stdout", "stderr")}
+        vars(sys).update(flushed)
         try:
             yield
         finally:
-            sys.stdout, sys.stderr = streams
-            for stand_in in flushed:
-                stand_in.over()
+            for name, stand_in in flushed.items():
+                stream = stand_in.over()
+                if getattr(sys, name) is stand_in:  # else another thread has put one of its own there
+                    setattr(sys, name, stream)
 
     def on_input(self, prompt: str, password: bool) -> str:
         """Ask in the notebook.
@@ -219,7 +220,7 @@ class LiveCard:
                 _use_main_comm(part)
         else:
             self._words = sliders.words(container)
-        self._box = ipywidgets.VBox(parts)
+        self._box = ipywidgets.VBox(parts, _dom_classes=("jns-card",))
         bundle = self._box._repr_mimebundle_()
         bundle["text/plain"] = "live card of a running container: a widget, which cannot be shown here"
         self._card = display(bundle, raw=True, display_id=True)

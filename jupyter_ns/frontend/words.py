@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ..container import Container
+from ..container import Container, OOMLimit
 from ..units import format_bit_rate, format_bytes
 
 # Between 4.2:1 and 4.6:1 on white as well as on JupyterLab's #111, so that one frozen card suits both.
@@ -77,8 +77,20 @@ def state(container: Container) -> State:
         ended = "finished" if code is None else f"exit code {code}{_signal_note(code)}"
         return State("✗", RED, ended) if code else State("✓", GREEN, ended)
     known = _REASONS[container.reason]
+    whose = f" at the limit of {limit_owner(container.oom_limit)}" if container.oom_limit is not None else ""
     note = "" if code is None else f", exit code {code}{_signal_note(code)}"
-    return known._replace(words=known.words + note)
+    return known._replace(words=known.words + whose + note)
+
+
+def limit_owner(limit: OOMLimit) -> str:
+    """Word whose limit it is: a group's, by the option that put the container there, or another cgroup's.
+
+    Examples
+    --------
+    >>> limit_owner(OOMLimit("lab", 1 << 20))
+    '--cgroup-parent lab'
+    """
+    return f"the cgroup {clean(limit.name)}" if limit.name.startswith("/") else f"--cgroup-parent {clean(limit.name)}"
 
 
 def _signal_note(code: int) -> str:

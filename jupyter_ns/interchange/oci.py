@@ -67,10 +67,9 @@ def configuration(
         For the file ``config.json`` of a bundle whose root file system is in ``rootfs``.
     """
     notes: list[str] = []
-    argv = ((spec.entrypoint,) if spec.entrypoint else ()) + spec.argv
     document: dict[str, Any] = {
         "ociVersion": VERSION,
-        "process": _process(spec, facts, inputs, argv or ("sh",)),
+        "process": _process(spec, facts, inputs, spec.command or ("sh",)),
         "root": {"path": "rootfs", "readonly": spec.readonly},
         "mounts": [*_own_mounts(spec, inputs, pieces), *(_mount(m, inputs) for m in spec.mounts)],
         "linux": _linux(spec, facts, inputs, name, notes),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from stat import S_IFCHR, S_IFREG
 
 from ..errors import MORE, UnsupportedError, UsageError
-from ..host import VAR_TMP, HostFacts, is_below
+from ..host import USUAL, Attributes, HostFacts, is_below
 from ..namespaces import BY_NAME, KINDS
 from ..networks.data import hosts_text, resolv_text
 from ..networks.wiring import describe, has_limits
@@ -35,6 +35,8 @@ DEV_LINKS = (
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 )
+OPEN_ALREADY = "/proc/self/fd/0"
+"""The path of a terminal that was opened in another mount namespace."""
 
 
 def build_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -242,8 +244,8 @@ class _Build:
         if "pid" in self.spec.joined:
             yield Step(Op.PRCTL, (PR_SET_DUMPABLE, 0), why="not to be traced by who is there already (CVE-2019-5736)")
         yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own, away from the kernel's terminal")
-        if self.spec.tty:
-            yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
+        if self.spec.tty and "mount" not in self.kinds:
+            yield controlling_terminal(OPEN_ALREADY)
         for path in self.inputs.cgroup_join:
             # By the child itself: for another's PID the kernel waits for an RCU grace period, 5 ms and more.
             yield Step(Op.WRITE, (path, "0"), why="into its cgroup")
@@ -322,6 +324,7 @@ class _Build:
             yield from self._late_namespaces()
             yield from self._sysctls()
             return
+        yield from self._terminal()
         yield from self._own_files()
         yield from self._user_mounts()
         bind = bool(self.facts.mknod_error) or "user" in self.kinds
@@ -346,7 +349,8 @@ class _Build:
         """The root, and what else of the host's files is mounted below it; what ``-v`` brought in has its own say."""
         own = () if self.inputs.lower else self.facts.submounts  # an image has none of the host's mounts
         layers = [s.path for s in own if s.how == "overlay" and s.path != self.staging]
-        for path in (*layers, *self.inputs.exposed, "/"):
+        exposed = [path for path in self.inputs.exposed if not self.facts.bound(path)]  # else it is read-only already
+        for path in (*layers, *exposed, "/"):
             if not any(is_below(path, m.destination) for m in self.spec.mounts):
                 flags = REMOUNT | BIND | RDONLY | self.root_flags
                 yield Step(Op.MOUNT, (None, path, None, flags, None), why="read-only", option="--read-only")
@@ -382,7 +386,9 @@ class _Build:
             " that the container needs"
         )
 
-    def _overlay(self, index: int, path: str, target: str, why: str, above: str = "") -> Iterator[Step]:
+    def _overlay(
+        self, index: int, path: str, target: str, why: str, found: Attributes, above: str = ""
+    ) -> Iterator[Step]:
         lower = escape_lower(path)
         if self.remapped:
             lower = f"{self.staging}/l{index}"
@@ -402,7 +408,7 @@ class _Build:
         names = [f"{self.staging}/i{index}.{number}" for number in range(len(layers))]
         for directory, name in zip(layers, names, strict=True):
             yield from self._layer(directory, name)
-        yield from self._overlay_of(index, above + ":".join([*names, lower]), target, why)
+        yield from self._overlay_of(index, above + ":".join([*names, lower]), target, why, self._inside(found))
 
     def _layer(self, directory: str, name: str) -> Iterator[Step]:
         """Give a layer a short name: mount(2) takes one page of options, which full paths of 40 layers would fill."""
@@ -416,11 +422,28 @@ class _Build:
         yield Step(Op.MKDIR, (place, 0o755))
         yield Step(Op.IDMAP, (path, place, self.userns_fd), why="files of root are root's inside too")
 
-    def _overlay_of(self, index: int, lower: str, target: str, why: str) -> Iterator[Step]:
+    def _inside(self, found: Attributes) -> Attributes:
+        """Return what a directory of the host's is to be inside; an owner who cannot be given is root.
+
+        The others' of an ordinary user's engine have no ID there.
+        """
+        mode, uid, gid = found
+        first_uid, first_gid, count = self.facts.private_ids if self.remapped else (0, 0, max(uid, gid) + 1)
+        if self.facts.rootless or max(uid, gid) >= count or not (uid or gid):
+            return Attributes(mode, 0, 0)
+        return Attributes(mode, first_uid + uid, first_gid + gid)
+
+    def _overlay_of(
+        self, index: int, lower: str, target: str, why: str, attributes: Attributes = USUAL
+    ) -> Iterator[Step]:
         upper, work = f"{self.staging}/u{index}", f"{self.staging}/w{index}"
         extra = ",userxattr" if self.facts.rootless else ""
         yield Step(Op.MKDIR, (upper, 0o755))
         yield Step(Op.MKDIR, (work, 0o755))
+        if attributes[1:] != USUAL[1:]:
+            yield Step(Op.CHOWN, (upper, attributes.uid, attributes.gid), why="an overlay has those of its upper layer")
+        if attributes.mode != USUAL.mode:
+            yield Step(Op.CHMOD, (upper, attributes.mode), why="an overlay has that of its upper layer")
         data = f"lowerdir={lower},upperdir={upper},workdir={work}{extra}"
         yield Step(Op.MOUNT, ("overlay", target, "overlay", self.root_flags, data), why=why)
 
@@ -481,7 +504,9 @@ class _Build:
     def _root(self) -> Iterator[Step]:
         s = self.staging
         if not self.facts.root_entries:
-            yield from self._overlay(0, "/", f"{s}/root", "the host's root, copy-on-write", f"{s}/etc-layer:")
+            yield from self._overlay(
+                0, "/", f"{s}/root", "the host's root, copy-on-write", self.facts.root, f"{s}/etc-layer:"
+            )
             return
         yield Step(Op.MKDIR, (f"{s}/u0", 0o755), why="the root itself is no overlay")
         yield Step(Op.MOUNT, (f"{s}/u0", f"{s}/root", None, BIND, None), why="the root, put together below")
@@ -503,9 +528,9 @@ class _Build:
             if sub.how == "overlay":
                 layered = sub.path == "/etc" and self.facts.root_entries
                 above = f"{self.staging}/etc-layer/etc:" if layered else ""
-                yield from self._overlay(index, sub.path, target, "a mount of the host's, copy-on-write", above)
-                if sub.path == VAR_TMP:
-                    yield Step(Op.CHMOD, (target, 0o1777), why="as the host's: everybody may write in it")
+                yield from self._overlay(
+                    index, sub.path, target, "a mount of the host's, copy-on-write", sub.attributes, above
+                )
                 continue
             if self.facts.root_entries and sub.path in self._own_etc:
                 continue
@@ -548,6 +573,14 @@ class _Build:
             yield Step(Op.MOUNT, ("shm", f"{dev}/shm", "tmpfs", NOSUID | NODEV | NOEXEC, size), option="--shm-size")
         if not self.remapped:
             yield from self._mqueue(dev)
+
+    def _terminal(self) -> Iterator[Step]:
+        """A terminal of its own /dev/pts, so that it finds it there; /dev/console is the same, as with Docker."""
+        if self.spec.tty:
+            yield Step(Op.WAIT, ("terminal",), why="the engine opens /dev/pts/ptmx", option="--tty")
+            yield controlling_terminal("/dev/pts/0")
+            yield Step(Op.MKNOD, ("/dev/console", S_IFREG | 0o620, 0), option="--tty")
+            yield Step(Op.MOUNT, ("/dev/pts/0", "/dev/console", None, BIND, None), option="--tty")
 
     def _mqueue(self, dev: str) -> Iterator[Step]:
         if "ipc" in self.kinds:
@@ -599,7 +632,14 @@ class _Build:
                     yield Step(Op.MKDIR, (root + parent, 0o755), tolerate=errno.EEXIST)
             yield Step(Op.MKDIR, (root + path, 0o755), tolerate=errno.EEXIST)
             index = len(self.facts.submounts) + 1 + number
-            yield from self._overlay(index, path, root + path, "seen although it lies in a hidden place")
+            if reason := self.facts.bound(path):
+                yield Step(Op.MOUNT, (path, root + path, None, BIND | REC, None), why="with what is mounted below it")
+                yield from self._make_readonly(root + path, recursive=True)
+                if not any(is_below(path, m.destination) for m in self.spec.mounts):
+                    self.weakened.append(f"{path} is read-only inside: {reason}; -v {path}:{path} gives it as it is")
+                continue
+            found = self.inputs.attributes.get(path, USUAL)
+            yield from self._overlay(index, path, root + path, "seen although it lies in a hidden place", found)
 
     def _pivot(self) -> Iterator[Step]:
         root = f"{self.staging}/root"
@@ -665,6 +705,11 @@ class _Build:
             yield Step(Op.HOSTNAME, (hostname(self.spec, self.inputs),), why="the container's ID, or --hostname")
             if self.spec.domainname:
                 yield Step(Op.DOMAINNAME, (self.spec.domainname,), option="--domainname")
+
+
+def controlling_terminal(path: str) -> Step:
+    """Make a terminal the standard streams and the controlling terminal."""
+    return Step(Op.CTTY, (path,), why="standard streams, and the controlling terminal", option="--tty")
 
 
 OWN_AND_ROOT = ("/", "/tmp", "/dev", "/proc", "/sys")

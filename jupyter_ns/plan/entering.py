@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..host import HostFacts, is_below
 from ..namespaces import BY_NAME
 from ..spec import ContainerSpec, Mount
-from .build import DEVICES, MNT_DETACH, _Build, _kinds, build_plan, connecting
+from .build import DEVICES, MNT_DETACH, OPEN_ALREADY, _Build, _kinds, build_plan, connecting, controlling_terminal
 from .devices import device_steps
 from .finish import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, SIGKILL, become_root, finish_steps
 from .inputs import PlanInputs
@@ -83,7 +83,7 @@ def _enter(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterato
 def _session(spec: ContainerSpec) -> Iterator[Step]:
     yield Step(Op.SETSID, tolerate=errno.EPERM, why="a session of its own")
     if spec.tty:
-        yield Step(Op.CTTY, why="standard input is its terminal", option="--tty")
+        yield controlling_terminal(OPEN_ALREADY)
 
 
 def restart_plan(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Plan:
@@ -154,6 +154,7 @@ def _again(build: _Build) -> Iterator[Step]:
     yield from build._dev()
     yield from device_steps(tuple(nodes), old_root="", bind=bind, trees=build.trees)
     yield from _swapped(build, proc_fd)
+    yield from build._terminal()
     for fd, mount in enumerate(carried, start=first):
         yield from build._mount_point(mount)
         yield Step(Op.MOVE_MOUNT, (mount.destination, fd), why="as it was", option=mount.option)

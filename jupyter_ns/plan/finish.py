@@ -47,8 +47,7 @@ def finish_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> I
 
 def exec_step(spec: ContainerSpec, environment: tuple[str, ...]) -> Step:
     """Return the last step of a program's plan, the only one that depends on `recipes.WORDS`."""
-    argv = ((spec.entrypoint,) if spec.entrypoint else ()) + spec.argv
-    return Step(Op.EXEC, (search_path(argv[0], environment), argv, environment))
+    return Step(Op.EXEC, (search_path(spec.command[0], environment), spec.command, environment))
 
 
 def entering_steps(spec: ContainerSpec, facts: HostFacts, inputs: PlanInputs) -> Iterator[Step]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..host import Attributes
 from ..networks.data import Endpoint
 from ..spec import ContainerSpec
 from .devices import DeviceNode
@@ -27,7 +28,9 @@ class PlanInputs:
         For each bind source: whether it is a directory.
     exposed : tuple of str
         Directories that must be seen although they lie below one of the container's own
-        (the notebook's directory or a virtual environment below ``/tmp``).
+        (the notebook's directory or a virtual environment below ``/tmp``), and what is mounted below them.
+    attributes : dict of str to Attributes
+        Of each of `exposed`.
     rlimits : tuple of (int, int, int)
         Resource, soft, hard.
     seccomp : bytes
@@ -57,6 +60,7 @@ class PlanInputs:
     groups: tuple[int, ...] = ()
     source_is_dir: dict[str, bool] = field(default_factory=dict)
     exposed: tuple[str, ...] = ()
+    attributes: dict[str, Attributes] = field(default_factory=dict)
     rlimits: tuple[tuple[int, int, int], ...] = ()
     seccomp: bytes = b""
     capabilities: int = 0

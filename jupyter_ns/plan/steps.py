@@ -186,7 +186,7 @@ OPS: dict[Op, OpInfo] = {
     Op.EXEC: OpInfo("execve", "execve(2)", "lll", ("paths", "argv", "envp:count")),
     Op.CHMOD: OpInfo("chmod", "chmod(2)", "sn", ("path", "mode:oct")),
     Op.CHOWN: OpInfo("chown", "chown(2)", "snn", ("path", "owner", "group")),
-    Op.CTTY: OpInfo("ioctl(0, TIOCSCTTY)", "tty_ioctl(4)", "", ()),
+    Op.CTTY: OpInfo("open, dup3", "tty_ioctl(4)", "s", ("path",)),
     Op.PLAN: OpInfo("read", "pipe(7)", "s", ("plan",)),
     Op.PAUSE: OpInfo("rt_sigtimedwait, wait4", "pid_namespaces(7)", "", ()),
     Op.IDMAP: OpInfo(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from ..plan.steps import Op, Step
+from ..errors import SetupError
+from ..plan.steps import Op, Plan, Step
 
 _MOUNT = {
     errno.ENOSPC: "too many mounts: fs.mount-max is reached (proc_sys_fs(5)); fewer -v, or raise it",
@@ -22,6 +23,11 @@ _BY_OP: dict[Op, dict[int, str]] = {
         errno.EROFS: "the place is on a read-only file system",
         errno.ENOTDIR: "a part of the path is a file",
         errno.ENOENT: "directories cannot be made in this file system (/proc, /sys); choose another place",
+    },
+    Op.MKNOD: {
+        errno.ENOENT: "nothing can be made there, for instance in /proc or /sys; give another destination",
+        errno.EROFS: "the place is on a read-only file system",
+        errno.EEXIST: "something of another kind is there already",
     },
     Op.CHDIR: {
         errno.ENOENT: "the working directory does not exist inside; give another with --workdir",
@@ -52,3 +58,16 @@ _BY_OP: dict[Op, dict[int, str]] = {
 def cause_of(step: Step, number: int) -> str:
     """Return the likely cause and the next thing to try, or an empty string."""
     return _BY_OP.get(step.op, {}).get(number, "")
+
+
+def setup_error(plan: Plan, index: int, number: int) -> SetupError:
+    """Say in words which step failed."""
+    step = plan.steps[index]
+    return SetupError(
+        step=index,
+        steps=len(plan.steps),
+        call=step.describe(),
+        errno=number,
+        option=step.option,
+        cause=cause_of(step, number),
+    )

@@ -17,6 +17,8 @@ from ..errors import EngineError
 
 MAX_HEADER = 64 * 1024 * 1024
 MAX_BUFFERS = 65_536
+LOST = 125
+"""The exit code of a cell that had something to send, and no channel any more."""
 _LENGTH = struct.Struct(">I")
 
 Message = tuple[str, Any, list[bytearray]]

@@ -20,6 +20,7 @@ from ..spec import ContainerSpec, Limits
 from ..units import format_bytes
 from ..usage import MOVED, SAMPLE_FIELDS
 from . import health
+from .ending import changes_of
 from .protocol import Kind
 from .registry import ALIVE, Record, Registry
 from .switchboard.commands import NETWORK_COMMANDS, endpoints_of, ports_of
@@ -121,6 +122,7 @@ def _usage(registry: Registry, request: str, of: str) -> dict[str, Any]:
         "peak": list(process.cgroup.peak()) if record.alive else ended.get("peak", [None, ""]),
         "step_ns": process.step_ns,
         "reason": ended.get("reason", ""),
+        "oom_limit": ended.get("oom_limit"),
         "wall_seconds": process.elapsed_s() if record.alive else ended.get("wall_seconds", 0.0),
     }
 
@@ -379,7 +381,7 @@ def _files(registry: Registry, _request: str, of: str) -> dict[str, Any]:
 
 
 def _diff(registry: Registry, _request: str, of: str) -> dict[str, Any]:
-    changes, truncated = registry.find(of).process.changes()
+    changes, truncated = changes_of(registry.find(of).process)
     return {"changes": changes, "truncated": truncated}
 
 

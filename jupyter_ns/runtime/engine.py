@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import core, namespaces
@@ -38,6 +38,7 @@ from .entering import enter_container, start_again
 from .failing import told
 from .groups import answer
 from .inputs import limits_of
+from .loop import Loop
 from .parked import AFTER_S, Parked
 from .private import open_map, probe_private, write_maps
 from .protocol import CHUNK, HIGH_WATER, Kind, Outgoing, Stream
@@ -47,6 +48,7 @@ from .setup import Mounts, look_again, prepare_host
 from .streams import make_pipes
 from .supervised import Supervised
 from .switchboard.manager import Networks
+from .terminal import terminal_of
 from .zygote_client import ZygoteClient
 
 SAMPLE_INTERVAL = 0.1
@@ -54,17 +56,7 @@ UNSENT_S = 0.003
 """How long a frame waits for one that it can go with."""
 
 
-@dataclass(slots=True)
-class _Handlers:
-    """What is called for one descriptor, and whose it is."""
-
-    owner: Supervised | None
-    on_readable: Callable[[], None] | None = None
-    on_writable: Callable[[], None] | None = None
-    registered: bool = False
-
-
-class Engine:
+class Engine(Loop):
     """The event loop and what it owns.
 
     Parameters
@@ -76,15 +68,13 @@ class Engine:
     """
 
     def __init__(self, sock: Stream, guest: str = "") -> None:
+        super().__init__()
         self.sock = sock
         self._guest = guest
         self.sock.setblocking(False)
         self.sample_interval = SAMPLE_INTERVAL
-        self._epoll = select.epoll()
-        self._handlers: dict[int, _Handlers] = {}
         self._decoder = protocol.Decoder()
         self._out = Outgoing()
-        self._paused: dict[int, tuple[Callable[[], None], Supervised]] = {}
         self._running = True
         self.containers: dict[str, Supervised] = {}
         self._timers: list[tuple[float, int, Supervised]] = []
@@ -139,43 +129,6 @@ class Engine:
 
     # ---- the loop ----
 
-    def watch(self, fd: int, on_readable: Callable[[], None], owner: Supervised | None = None) -> None:
-        """Call `on_readable` whenever `fd` is readable or hung up; what goes wrong then is its `owner`'s end."""
-        handlers = self._handlers.setdefault(fd, _Handlers(owner))
-        handlers.on_readable = on_readable
-        self._register(fd)
-
-    def want_write(
-        self, fd: int, on_writable: Callable[[], None], wanted: bool, owner: Supervised | None = None
-    ) -> None:
-        """Call `on_writable` whenever `fd` takes bytes, or stop doing so."""
-        if not wanted and fd not in self._handlers:
-            return
-        handlers = self._handlers.setdefault(fd, _Handlers(owner))
-        if (handlers.on_writable is not None) != wanted:
-            handlers.on_writable = on_writable if wanted else None
-            self._register(fd)
-
-    def _register(self, fd: int) -> None:
-        handlers = self._handlers[fd]
-        events = (select.EPOLLIN if handlers.on_readable else 0) | (select.EPOLLOUT if handlers.on_writable else 0)
-        if not events:
-            del self._handlers[fd]
-            if handlers.registered:
-                self._epoll.unregister(fd)
-        elif handlers.registered:
-            self._epoll.modify(fd, events)
-        else:
-            self._epoll.register(fd, events)
-            handlers.registered = True
-
-    def unwatch(self, fd: int) -> None:
-        """Forget `fd`, which may never have been watched."""
-        handlers = self._handlers.pop(fd, None)
-        if handlers is not None and handlers.registered:
-            self._epoll.unregister(fd)
-        self._paused.pop(fd, None)
-
     def run(self) -> None:
         """Serve until the kernel goes away, then leave nothing behind."""
         try:
@@ -183,29 +136,12 @@ class Engine:
                 left_s = self._do_what_is_due()
                 if self._unsent:
                     left_s = UNSENT_S if left_s is None else min(left_s, UNSENT_S)
-                ready = self._epoll.poll(left_s)
-                for fd, mask in ready:
-                    self._dispatch(fd, mask)
+                happened = self.turn(left_s)
                 self._finalise_ended()
-                if self._unsent and not ready:
+                if self._unsent and not happened:
                     self._flush()
         finally:
             self._shut_down()
-
-    def _dispatch(self, fd: int, mask: int) -> None:
-        # What is hung up or in error is both: reading and writing say which.
-        for other, name in ((select.EPOLLOUT, "on_readable"), (select.EPOLLIN, "on_writable")):
-            handlers = self._handlers.get(fd)
-            handler = getattr(handlers, name, None)
-            if not mask & ~other or handler is None:
-                continue
-            try:
-                handler()
-            except Exception as e:
-                if handlers is None or handlers.owner is None:
-                    raise
-                self.unwatch(fd)  # it would be called again at once
-                handlers.owner.fail(e)
 
     def schedule(self, container: Supervised, when: float) -> None:
         """Have `container` looked at at `when` (`time.monotonic`), in place of any time said before."""
@@ -260,6 +196,7 @@ class Engine:
         if hello.get("version") != protocol.VERSION:
             raise EngineError(f"the kernel speaks version {hello.get('version')}, the engine {protocol.VERSION}")
         self._hello = hello
+        core.note_arguments()
         facts, cgroups = prepare_host()
         self._mounts = Mounts()
         if self._guest:
@@ -427,7 +364,7 @@ class Engine:
                 blank.discard()
                 raise
         cgroup = self.new_cgroup(container, recipe.spec)
-        ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
+        ends, child = make_pipes(recipe.spec.python, recipe.uid, terminal_of(recipe.spec))
         made = Supervised(self, container, recipe, ends, cgroup, parked=parked)
         self.spawn(made, child)
         return made
@@ -562,10 +499,8 @@ class Engine:
             self._running = False
             return
         self.want_write(self.sock.fileno(), self._flush, not empty)
-        if self._paused and self._out.size < HIGH_WATER:
-            paused, self._paused = self._paused, {}
-            for fd, (handler, owner) in paused.items():
-                self.watch(fd, handler, owner)
+        if self._out.size < HIGH_WATER:
+            self.resume()
 
     def introduction(self, c: Supervised) -> dict[str, Any]:
         """Return what the kernel is told of a container that stands ready."""
@@ -611,11 +546,7 @@ class Engine:
         """Stop reading `fd` while the kernel is slow to take what we have; return whether it is."""
         if self._out.size < HIGH_WATER:
             return False
-        if fd not in self._paused:
-            self._paused[fd] = handler, owner
-            if fd in self._handlers:
-                self._handlers[fd].on_readable = None  # what is to be written goes on
-                self._register(fd)
+        self.pause(fd, handler, owner)
         return True
 
     # ---- the end ----

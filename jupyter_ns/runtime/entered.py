@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import SetupError, UsageError
 from ..plan.entering import enters_by_itself
 from ..usage import SAMPLE_FIELDS
+from .ending import exit_code_of
 from .joining import inside
 from .protocol import CHUNK
 from .supervised import Supervised
@@ -120,7 +121,7 @@ class Entered(Supervised):
     def summary(self) -> dict[str, Any]:
         """Return what the kernel is told of the end."""
         return {
-            "exit_code": self.exit_code(),
+            "exit_code": exit_code_of(self),
             "exec_errno": self.exec_errno,
             "reason": self.reason or "exited",
             "wall_seconds": time.monotonic() - self.started,

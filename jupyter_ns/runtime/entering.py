@@ -20,6 +20,7 @@ from .inputs import resolve_inputs
 from .recipes import Recipe, entering_recipe
 from .streams import make_pipes
 from .supervised import KEPT, Supervised
+from .terminal import terminal_in, terminal_of
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -67,7 +68,7 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
         if len(host.entered) >= MOST_WORDS:
             host.entered.clear()
         host.entered[key] = recipe
-    ends, child = make_pipes(recipe.spec.python, recipe.uid, tty=recipe.spec.tty)
+    ends, child = make_pipes(recipe.spec.python, recipe.uid, _terminal(host, recipe))
     child["target"] = os.dup(host.pidfd)
     made = Entered(engine, name, recipe, ends, host.cgroup, target=host.pidfd)
     made.container_id, made.namespaces = record.id, host.namespaces
@@ -78,6 +79,16 @@ def enter(engine: Engine, name: str, record: Record, changes: dict[str, Any]) ->
         del engine.containers[name]
         raise
     return made
+
+
+def _terminal(host: Supervised, recipe: Recipe) -> tuple[int, int] | None:
+    """Open a terminal for what enters a container: in its /dev/pts, where that is what it should be."""
+    if not recipe.spec.tty or "mount" in recipe.spec.without:
+        return terminal_of(recipe.spec)
+    try:
+        return terminal_in(host.root_fd, recipe.uid)
+    except OSError as e:
+        raise UsageError(f"docker exec -t: no terminal can be opened in the container's /dev/pts: {e}") from None
 
 
 def _recipe_to_enter(record: Record, changes: dict[str, Any]) -> Recipe:
@@ -175,7 +186,7 @@ def _made_again(engine: Engine, record: Record, inputs: PlanInputs) -> tuple[Sup
         uid = inputs.uid + (facts.private_ids[0] if before.recipe.remapped else 0)
         recipe = entering_recipe(spec, plan, inputs.exposed, facts, uid)
         recipe = replace(recipe, lower=before.recipe.lower, above=before.recipe.above, held=before.recipe.held)
-        ends, child = make_pipes(spec.python, recipe.uid, tty=spec.tty)
+        ends, child = make_pipes(spec.python, recipe.uid, terminal_of(spec))
     except BaseException:
         cgroup.remove()
         raise

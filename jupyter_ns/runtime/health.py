@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ContainerError
 from ..spec import ContainerSpec
+from .ending import exit_code_of
 from .entering import enter
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _check(registry: Registry, record: Record, process: Any) -> None:
         if record.process is not process or not record.alive:
             return
         text = bytes(made.collected or b"")[:MAX_OUTPUT_BYTES]
-        code = made.exit_code()
+        code = exit_code_of(made)
         if made.reason == "timeout":
             code, text = _TIMED_OUT, f"Health check exceeded timeout ({limit_s:g}s)".encode()
         _finish(registry, record, (began, time.time(), code, text))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cgroups.devices import ALL
 from ..errors import UnsupportedError, UsageError
-from ..host import OWN_DIRECTORIES, HostFacts, is_below
+from ..host import OWN_DIRECTORIES, Attributes, HostFacts, is_below
 from ..plan import DeviceNode, PlanInputs
 from ..security import capabilities, seccomp
 from ..spec import ContainerSpec, Device, Limits
@@ -49,6 +49,9 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
     if spec.userns != "private":  # whoever enters a new user namespace has all of them there
         mask, lacking = capabilities.bounded(mask, facts.capabilities, spec.cap_add)
     exposed = () if lower else exposed_directories([*request.get("exposed", ()), spec.workdir])
+    if not facts.root_entries:  # else one is shown with all that is mounted below it: `HostFacts.bound`
+        below = (m.path for m in facts.hidden if any(is_below(m.path, path) for path in exposed))
+        exposed = tuple(dict.fromkeys([*exposed, *below]))
     return PlanInputs(
         container_id=container,
         environment=environment_of(container, spec, request.get("environ", {}), home),
@@ -58,6 +61,7 @@ def resolve_inputs(container: str, spec: ContainerSpec, facts: HostFacts, reques
         groups=groups,
         source_is_dir=_sources(spec),
         exposed=exposed,
+        attributes={path: Attributes.of(path) for path in exposed},
         rlimits=_rlimits(spec, facts),
         seccomp=_filter(spec, facts, mask),
         capabilities=mask,

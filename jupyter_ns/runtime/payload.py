@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
-import errno
 import getpass
 import io
 import signal
@@ -15,7 +13,7 @@ from typing import Any
 from .. import transfer, values
 from ..errors import TransferError
 from . import channel
-from .shell import CHANNEL, CellShell, forget, take_over
+from .shell import CHANNEL, CellShell, flush_streams, forget, take_over
 
 MAX_VALUE_BYTES = 8 * 1024 * 1024
 """A last expression larger than this does not come back by itself; ``--out`` brings it."""
@@ -35,12 +33,7 @@ def run(shell: CellShell, channel_fd: int) -> int:
         assert kind == "cell"
         return _run_cell(shell, body, buffers)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return 125
-    except OSError as e:
-        if e.errno not in (errno.EBADF, errno.ENOTSOCK):
-            raise
-        print(f"the cell closed descriptor {channel_fd}, by which its result would have come back", file=sys.stderr)
-        return 125
+        return channel.LOST
 
 
 def rehearse(shell: CellShell) -> None:
@@ -92,13 +85,11 @@ def _run_cell(shell: CellShell, cell: dict[str, Any], buffers: list[bytearray], 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     result = shell.run_cell(cell["source"], store_history=store_history)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the cell has closed it
-            stream.flush()
+    flush_streams()
     error = result.error_before_exec or result.error_in_exec
     code = _exit_code(error)
     _send_outputs(shell, cell, code)
-    return code
+    return channel.LOST if CHANNEL.lost and not isinstance(error, SystemExit) else code
 
 
 def _exit_code(error: BaseException | None) -> int:

@@ -22,6 +22,7 @@ from ..host import (
     OWN_DIRECTORIES,
     PSEUDO_FILESYSTEMS,
     VAR_TMP,
+    Attributes,
     HostFacts,
     MountEntry,
     RootEntry,
@@ -138,7 +139,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         _split_root("/", {m.path for m in mounts}, overlay, entries, parts)
         overlay_error = ""
         if os.path.isdir(VAR_TMP) and not os.path.islink(VAR_TMP) and not any(m.path == VAR_TMP for m in mounts):
-            parts.append(Submount(VAR_TMP, "overlay", *overlay([VAR_TMP])))
+            parts.append(Submount(VAR_TMP, "overlay", overlay([VAR_TMP])[0], Attributes.of(VAR_TMP)))
         full = {p.path for p in parts if os.path.isdir(p.path) and _holds_something(p.path)}
         staging = [d for d in staging if d not in full]
     elif not overlay_error and any(m.path == "/" and m.fstype == "hostfs" for m in mounts):
@@ -169,7 +170,9 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
             NEWNS,
         ),
         keyring_error=attempt([Step(Op.KEYRING)]),
+        root=Attributes.of("/"),
         submounts=(*parts, *submounts(mounts, overlay)),
+        hidden=tuple(submounts(mounts, overlay, hidden=True)),
         root_entries=tuple(entries),
         masked=tuple(_existing(masked_paths(range(os.cpu_count() or 1)))),
         readonly_paths=tuple(_existing(p.path for p in READONLY_PATHS)),
@@ -214,21 +217,24 @@ def _opening_fails(base: list[Step], layer: Sequence[Step]) -> str:
     return f"nothing can be opened in an overlay of hostfs: {failed}" if failed else ""
 
 
-def submounts(mounts: Iterable[MountEntry], overlay: Overlay) -> Iterable[Submount]:
-    """List the mounts that a container takes over."""
+def submounts(mounts: Iterable[MountEntry], overlay: Overlay, *, hidden: bool = False) -> Iterable[Submount]:
+    """List the mounts that a container takes over, or those that are `hidden` by what it has for itself."""
     entries = list(mounts)
     parents = {path for m in entries for path in parents_of(m.path)}
     layers: dict[tuple[str, str, bool], str] = {}
     found: list[tuple[MountEntry, tuple[str, str, bool] | None, str]] = []
     for m in entries:
-        hidden = any(is_below(m.path, own) for own in OWN_DIRECTORIES)
-        if m.path == "/" or hidden or m.fstype in PSEUDO_FILESYSTEMS:
+        places = [own for own in OWN_DIRECTORIES if is_below(m.path, own)]
+        pseudo = m.fstype in PSEUDO_FILESYSTEMS
+        if m.path == "/" or hidden != bool(places) or (pseudo and (not hidden or m.path in OWN_DIRECTORIES)):
             continue
         try:
             is_dir = stat.S_ISDIR(os.stat(m.path).st_mode)
         except OSError:
             continue  # below a directory that is closed to us
-        if not is_dir:
+        if pseudo:
+            found.append((m, None, f"it is {m.fstype}"))
+        elif not is_dir:
             found.append((m, None, "it is a mounted file"))
         elif m.readonly:
             found.append((m, None, ""))
@@ -239,7 +245,7 @@ def submounts(mounts: Iterable[MountEntry], overlay: Overlay) -> Iterable[Submou
     verdicts = dict(zip(layers, overlay(list(layers.values())), strict=True))
     for m, tried, reason in found:
         why = verdicts[tried] if tried else reason
-        yield Submount(m.path, "overlay" if tried and not why else "bind", why)
+        yield Submount(m.path, "overlay" if tried and not why else "bind", why, Attributes.of(m.path))
 
 
 def _split_root(
@@ -270,7 +276,8 @@ def _split_root(
             key = entry.stat().st_dev, holds_mounts
             if key not in verdicts:
                 (verdicts[key],) = overlay([path])
-            parts.append(Submount(path, "bind" if verdicts[key] else "overlay", verdicts[key]))
+            how = "bind" if verdicts[key] else "overlay"
+            parts.append(Submount(path, how, verdicts[key], Attributes.of(path)))
 
 
 def _without_mounts(directory: str, mounted: set[str]) -> list[str]:

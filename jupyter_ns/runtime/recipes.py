@@ -111,7 +111,8 @@ class Recipe:
         if self.lower:
             return (Layer("u0", "/"),)
         submounts = self.facts.submounts
-        overlaid = {s.path for s in submounts if s.how == "overlay"} | set(self.exposed)
+        overlaid = {s.path for s in submounts if s.how == "overlay"}
+        overlaid |= {path for path in self.exposed if not self.facts.bound(path)}
         paths = enumerate([*(s.path for s in submounts), *self.exposed], start=1)
         return Layer("u0", "/"), *(Layer(f"u{i}", path) for i, path in paths if path in overlaid)
 

@@ -222,7 +222,7 @@ class Registry:
             record.error = f'exec: "{program}": {what}'
         if record.life.detach:
             record.usage.append(summary["sample"])
-        record.summary = {k: summary[k] for k in ("wall_seconds", "peak", "reason")}
+        record.summary = {k: summary[k] for k in ("wall_seconds", "peak", "reason", "oom_limit")}
         if record.oom_killed:
             self.event(record, "oom")
             if record.life.detach:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import functools
 import socket
 import struct
 import sys
@@ -13,12 +16,15 @@ from typing import Any
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from pygments.lexer import words
 from traitlets import Type
 from traitlets.config import Config
 
 from . import channel
 from .protocol import CHUNK
 
+FAILS = "1 / 0"
+"""A cell that loads what renders tracebacks, and has `inspect` note the file of each module that there is."""
 TAKEN_S = 0.0001
 """How often one that has shown something looks whether the engine has taken it; nothing tells."""
 
@@ -30,6 +36,8 @@ class Channel:
         self.sock: socket.socket | None = None
         self.plain = False
         """Whether nobody takes what is shown: then it goes to the standard streams as text."""
+        self.lost = False
+        """Whether the cell has closed our end, so that something could not be sent."""
         self._decoder = channel.ChannelDecoder(max_total=1 << 40)  # the kernel is trusted
         self._messages: list[channel.Message] = []
 
@@ -39,14 +47,19 @@ class Channel:
         pieces = channel.encode(kind, body, buffers)
         if sum(map(len, pieces)) <= CHUNK:  # at once, so that the engine wakes up once
             pieces = [b"".join(pieces)]
-        for piece in pieces:
-            self.sock.sendall(piece)
+        try:
+            for piece in pieces:
+                self.sock.sendall(piece)
+        except OSError as e:
+            if e.errno not in (errno.EBADF, errno.ENOTSOCK):
+                raise
+            self.lost = True
 
     def show(self, kind: str, body: Any) -> None:
         """Send a message, and wait until the engine has taken it: what the cell writes next is to come after it."""
         self.send(kind, body)
         assert self.sock is not None
-        while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
+        while not self.lost and struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
             time.sleep(TAKEN_S)
 
     def receive(self) -> channel.Message:
@@ -75,9 +88,11 @@ class Channel:
 CHANNEL = Channel()
 
 
-def _flush_streams() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+def flush_streams() -> None:
+    """Write out what Python still holds of the standard streams."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the cell has closed it
+            stream.flush()
 
 
 class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
@@ -88,7 +103,7 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
         if CHANNEL.plain:
             super().publish(data, metadata, transient=transient, update=update)
             return
-        _flush_streams()
+        flush_streams()
         body = {"data": data, "metadata": metadata or {}, "transient": transient or {}, "update": bool(update)}
         CHANNEL.show("display", body)
 
@@ -96,7 +111,7 @@ class CellDisplayPublisher(DisplayPublisher):  # type: ignore[misc]
         """Clear the cell's output in the notebook."""
         if CHANNEL.plain:
             return
-        _flush_streams()
+        flush_streams()
         CHANNEL.show("clear", {"wait": bool(wait)})
 
 
@@ -117,7 +132,7 @@ class CellDisplayHook(DisplayHook):  # type: ignore[misc]
         if CHANNEL.plain:
             print(format_dict.get("text/plain", ""))
             return
-        _flush_streams()
+        flush_streams()
         CHANNEL.send("result", {"data": format_dict, "metadata": md_dict or {}})
 
     def update_user_ns(self, result) -> None:  # type: ignore[no-untyped-def]
@@ -130,8 +145,7 @@ def take_over(shell: InteractiveShell) -> None:
     """Make a forked kernel's own shell show what it shows over the channel."""
     shell.display_pub = CellDisplayPublisher(parent=shell, shell=shell)
     shell.displayhook = CellDisplayHook(parent=shell, shell=shell, cache_size=0)
-    shell.display_trap.hook = shell.displayhook
-    sys.displayhook = shell.displayhook  # the kernel's own cell has set the trap; a cell in it does not set it again
+    shell.display_trap.hook = sys.displayhook = shell.displayhook  # the cell that was forked has set its trap already
     shell._showtraceback = CellShell._showtraceback.__get__(shell)
     shell.system = CellShell.system.__get__(shell)
 
@@ -147,15 +161,19 @@ class CellShell(InteractiveShell):  # type: ignore[misc]
 
     def system(self, cmd: str) -> None:
         """Run ``!cmd`` with the container's own streams (no terminal, so that output streams)."""
-        _flush_streams()
+        flush_streams()
         self.system_raw(cmd)
 
     def _showtraceback(self, etype, evalue, stb) -> None:  # type: ignore[no-untyped-def]
-        _flush_streams()
+        flush_streams()
         if CHANNEL.plain:
             print(*stb, sep="\n", file=sys.stderr)
             return
         CHANNEL.send("error", {"ename": str(etype.__name__), "evalue": str(evalue), "traceback": list(stb)})
+
+    def _format_exception_for_storage(self, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
+        """Nothing: from version 9.1 on IPython renders each traceback twice, once for a history that ends here."""
+        return {}
 
     def enable_gui(self, gui: Any = None) -> None:
         """Nothing: there is no event loop of a GUI in a container."""
@@ -168,14 +186,21 @@ def make_shell() -> CellShell:
     config.InteractiveShell.colors = "neutral"
     config.InteractiveShell.cache_size = 0
     shell: CellShell = CellShell.instance(config=config)
+    # For each line of a traceback stack_data makes a lexer class of its own, and Pygments the same expressions again.
+    words.get = functools.cache(words.get)
+    run_through(shell, "1 + 1", "!true", FAILS)
+    return shell
+
+
+def run_through(shell: CellShell, *sources: str) -> None:
+    """Run cells of our own, throw away what they show, and forget them."""
     here, there = socket.socketpair()
     with here, there:
         CHANNEL.sock = here
-        for source in ("1 + 1", "!true", "1 / 0"):  # the last loads what renders tracebacks
+        for source in sources:
             shell.run_cell(source, store_history=False)
     CHANNEL.sock = None
     forget(shell)
-    return shell
 
 
 def forget(shell: CellShell) -> None:
@@ -191,3 +216,5 @@ def forget(shell: CellShell) -> None:
         history.outputs.clear()
     shell.last_execution_succeeded = True
     shell.displayhook.last = None
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        vars(sys).pop(name, None)

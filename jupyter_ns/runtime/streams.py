@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .protocol import CHUNK, Kind, Outgoing
-from .terminal import END_OF_TRANSMISSION, open_terminal
+from .terminal import END_OF_TRANSMISSION, LATER
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -44,13 +44,16 @@ class Ends:
             self.channel = None
 
 
-def make_pipes(python: bool, uid: int, *, tty: bool = False) -> tuple[Ends, dict[str, int]]:
-    """Make a container's pipes, or its terminal; return the engine's ends and the child's, by the plan's names.
+def make_pipes(python: bool, uid: int, terminal: tuple[int, int] | None = None) -> tuple[Ends, dict[str, int]]:
+    """Make a container's pipes; return the engine's ends and the child's, by the plan's names.
 
-    The streams belong to user `uid`, so that the payload may open them again as /dev/stdout.
+    The streams belong to user `uid`, so that the payload may open them again as /dev/stdout. With a `terminal`, our end
+    and the child's, they are that: it has one output.
     """
-    if tty:
-        to_stdin, from_stdout, from_stderr, stdin, stdout, stderr = open_terminal()
+    if terminal is not None:
+        from_stdout, stdin = terminal
+        to_stdin, from_stderr = (LATER if from_stdout == LATER else os.dup(from_stdout)), -1
+        stdout, stderr = os.dup(stdin), os.dup(stdin)
     else:
         stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
         from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
@@ -67,7 +70,7 @@ def make_pipes(python: bool, uid: int, *, tty: bool = False) -> tuple[Ends, dict
     for fd in (to_stdin, from_stdout, from_stderr):
         if fd >= 0:
             os.set_blocking(fd, False)
-        if fd >= 0 and uid and not tty:
+        if fd >= 0 and uid and terminal is None:
             os.fchown(fd, uid, -1)
     return ends, child
 
@@ -94,7 +97,7 @@ class Streams:
     @property
     def takes_input(self) -> bool:
         """Whether standard input is open, and its end has not been asked for."""
-        return self._ends.stdin >= 0 and not self._stdin_ends
+        return self._ends.stdin != -1 and not self._stdin_ends
 
     @property
     def at_end(self) -> bool:
@@ -164,7 +167,7 @@ class Streams:
         """Queue bytes for standard input; None is its end."""
         if data is None:
             self._stdin_ends = True
-        elif self._ends.stdin >= 0:
+        elif self._ends.stdin != -1:
             self._to_stdin.put(data)
         self._flush_stdin()
 
@@ -172,6 +175,12 @@ class Streams:
         """Queue bytes for standard input, and its end."""
         self._to_stdin.put(data)
         self.feed_stdin(None)
+
+    def take_terminal(self, master: int) -> None:
+        """Have our end of the terminal, which is there now, be that of the streams."""
+        os.set_blocking(master, False)
+        self._ends.stdin, self._ends.stdout = os.dup(master), master
+        self._flush_stdin()
 
     def _flush_stdin(self) -> None:
         """Write what the pipe takes."""
@@ -218,7 +227,7 @@ class Streams:
         if fd >= 0:
             self._engine.unwatch(fd)
             os.close(fd)
-            setattr(self._ends, name, -1)
+        setattr(self._ends, name, -1)
 
     def _close_channel(self) -> None:
         """Close the cell's socket."""

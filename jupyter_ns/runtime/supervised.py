@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from .. import core
 from ..cgroups import sampler_of
-from ..cgroups.ancestors import Level, met
+from ..cgroups.ancestors import Level
 from ..errors import EngineError, ImageError, SetupError
-from ..host import is_below
 from ..namespaces import BY_NAME, KINDS
 from ..plan.steps import Op, Plan
 from ..spec import ContainerSpec, LimitRecord
 from ..usage import CUMULATIVE
-from .advice import cause_of
-from .changes import collect_changes
+from .advice import setup_error
+from .ending import summary_of
 from .failing import logged, told
 from .joining import inside
-from .keep import keep
 from .protocol import Kind
 from .streams import Ends, Streams
+from .terminal import terminal_in
 
 if TYPE_CHECKING:
     from ..cgroups import Cgroup, ProcSampler, Sampler
@@ -210,6 +209,8 @@ class Supervised:
             self.engine.write_id_maps(self.pid)
         elif label == "layer":
             self._hold_layer()
+        elif label == "terminal":
+            self._open_terminal()
         elif label in ("plan", "go"):
             self._read_namespaces([k.name for k in KINDS if k.name not in self.namespaces])
             if label == "plan":
@@ -230,6 +231,15 @@ class Supervised:
         staging = self.engine.staging_of(self.plan)
         if staging:
             self.layer_fd = os.open(f"/proc/{self.pid}/root{staging}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _open_terminal(self) -> None:
+        root = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            master, slave = terminal_in(root, self.recipe.uid)
+        finally:
+            os.close(root)
+        os.close(slave)  # the child opens it by its path
+        self.streams.take_terminal(master)
 
     def _read_namespaces(self, kinds: Any) -> None:
         for kind in kinds:
@@ -494,71 +504,9 @@ class Supervised:
         """Whether everything the container wrote has been read; one that could not be built wrote nothing."""
         return self.failure is not None or self.streams.at_end
 
-    def exit_code(self) -> int:
-        """Return the exit code as Docker counts."""
-        if self.forked_code is not None:
-            return self.forked_code
-        if self.said_code is not None:
-            return self.said_code
-        if self.exec_errno:
-            return 127 if self.exec_errno in (errno.ENOENT, errno.ENOTDIR) else 126
-        status = self.status or 0
-        return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
     def summary(self) -> dict[str, Any]:
         """Return what the kernel is told of the end."""
-        sample = self.last_counters()
-        oom_kills = self.cgroup.oom_kills()
-        if oom_kills and self.reason in ("", "interrupted"):
-            self.reason = "oom"
-        code = self.exit_code()
-        killed = self.status is not None and os.WIFSIGNALED(self.status) and self.forked_code is None
-        peak, source = self.cgroup.peak()
-        changes, truncated = self.changes()
-        not_kept = self.keep() if self.spec.keep else []
-        return {
-            "exit_code": code,
-            "exec_errno": self.exec_errno,
-            "reason": self.reason or ("killed" if killed else "exited"),
-            "wall_seconds": time.monotonic() - self.started,
-            "sample": sample,
-            "peak": [peak, source],
-            "changes": changes,
-            "changes_truncated": truncated,
-            "step_ns": self.step_ns,
-            "oom_kills": oom_kills,
-            "oom_limit": self._oom_limit() if self.reason == "oom" else None,
-            "not_kept": not_kept,
-        }
-
-    def _oom_limit(self) -> list[Any] | None:
-        """Return name and bytes of the limit that was hit, if it was that of a cgroup above."""
-        levels = self.cgroup.levels("memory")
-        level = met(self.base_levels, levels)
-        if level is None or level.path == levels[0].path:
-            return None
-        name = os.path.basename(level.path)
-        return [name if name in self.engine.groups else level.path, level.limit]
-
-    def keep(self) -> list[str]:
-        """Bring out what was written below the working directory; return what could not be."""
-        if self.layer_fd < 0 or not self.spec.workdir:
-            return []
-        covering = [layer for layer in self.recipe.layers if is_below(self.spec.workdir, layer.path)]
-        layer = max(covering, key=lambda one: len(one.path))
-        return keep(self.layer_fd, layer.name, layer.path, self.spec.workdir, self.recipe.made)
-
-    def changes(self) -> tuple[list[tuple[str, str]], bool]:
-        """List what was written to the copy-on-write layers."""
-        if self.layer_fd < 0:
-            return [], False
-        recipe = self.recipe
-        image = recipe.lower or ((*recipe.above, "/") if recipe.above else ())
-        if not image:
-            return collect_changes(self.layer_fd, recipe.layers, **recipe.built)
-        from ..images.merged import Stack  # the store: only once it is needed
-
-        return collect_changes(self.layer_fd, recipe.layers, below=Stack(image), **recipe.built)
+        return summary_of(self)
 
     def open_root(self) -> int:
         """Return a descriptor of the root directory; the caller closes it."""
@@ -615,19 +563,6 @@ class Supervised:
                 setattr(self, attribute, -1)
         while self.held_fds and not keep_files:
             os.close(self.held_fds.pop())
-
-
-def setup_error(plan: Plan, index: int, number: int) -> SetupError:
-    """Say in words which step failed."""
-    step = plan.steps[index]
-    return SetupError(
-        step=index,
-        steps=len(plan.steps),
-        call=step.describe(),
-        errno=number,
-        option=step.option,
-        cause=cause_of(step, number),
-    )
 
 
 def defaults(pid: int, number: int) -> bool:

@@ -26,7 +26,7 @@ from ..namespaces import BY_NAME
 from ..plan.build import MNT_DETACH
 from ..plan.steps import Op, Plan, Step
 from . import figures, payload
-from .shell import make_shell
+from .shell import FAILS, make_shell, run_through
 from .zygote_client import FD_ORDER, FIRST_FD
 
 PR_SET_PDEATHSIG = 1
@@ -73,6 +73,8 @@ class Zygote:
                     self._reap(fd)
             if self._to_preload:
                 self._preload_one(self._to_preload.pop(0))
+                if not self._to_preload:
+                    run_through(self.shell, FAILS)
 
     def _on_request(self) -> bool:
         try:

@@ -169,8 +169,8 @@ class Notebook:
 
 
 @contextmanager
-def open_notebook(directory: Path, browser: str) -> Iterator[Notebook]:
-    """Start JupyterLab and Chromium, and open a new notebook that has loaded the extension."""
+def open_notebook(directory: Path, browser: str, scale: float = 1) -> Iterator[Notebook]:
+    """Start JupyterLab and Chromium, and open a new notebook that has loaded the extension; `scale` is of pictures."""
     import nbformat  # here and not above: pytest imports this file where there is no browser, too
     from playwright.sync_api import sync_playwright
 
@@ -180,7 +180,7 @@ def open_notebook(directory: Path, browser: str) -> Iterator[Notebook]:
     with lab_server(directory) as url, sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         page = playwright.chromium.launch(executable_path=browser, args=flags).new_page(
-            viewport={"width": 1300, "height": 1600}
+            viewport={"width": 1300, "height": 1600}, device_scale_factor=scale
         )
         page.goto(url)
         page.wait_for_function(_READY, timeout=1000 * START_SECONDS)

@@ -171,8 +171,11 @@ def test_restart_in_mid_run_leaves_nothing(notebook: Notebook) -> None:
     seconds = f"1000.{os.getpid()}"
     notebook.start(f"%%container --mem 64m sh\nsleep {seconds}")
     notebook.wait_for(lambda: processes_with(seconds), "the container")
+    notebook.wait_for(lambda: "● running" in notebook.text(), "the live card")
     notebook.restart()
     notebook.wait_for(lambda: not processes_with(seconds), "the container's end")
+    notebook.wait_for(lambda: "✗ gone with the notebook's kernel" in notebook.text(), "the card to tell")
+    assert "running" not in notebook.text() and "Stop" not in notebook.text()
     assert notebook.run("%load_ext jupyter_ns").strip() == ""
     assert "again" in notebook.run("%%container sh\necho again")
 

@@ -20,6 +20,7 @@ from jupyter_ns import Container, core, namespaces
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.container import Change
 from jupyter_ns.errors import SetupError
+from jupyter_ns.frontend.outcome import error_of
 from jupyter_ns.namespaces import KINDS
 from jupyter_ns.runner import Cell, Run, Sink
 from jupyter_ns.runtime.protocol import Kind
@@ -321,6 +322,35 @@ lazy - set(sys.modules), plt.get_fignums(), dict(matplotlib.rcParams) == dict(ma
     assert container.value == (set(), [], True)
 
 
+def test_a_traceback_is_rendered_once() -> None:
+    sink = Messages()
+    source = """
+shell = get_ipython()
+render = shell.InteractiveTB.structured_traceback
+shell.InteractiveTB.structured_traceback = lambda *args, **options: print("rendered") or render(*args, **options)
+1 / 0
+"""
+    container, _ = cell(source, sink)
+    assert (container.stdout, container.exit_code) == ("rendered\n", 1)
+    assert [(kind, body["ename"]) for kind, body in sink.messages] == [("error", "ZeroDivisionError")]
+
+
+def test_the_zygote_has_rendered_a_traceback_with_each_library(engine: Callable[[], EngineClient]) -> None:
+    """A first one looks at the file of each module; what a cell sees of it is nothing."""
+    library = "sqlite3.dbapi2"
+    look = """
+import inspect, sys
+assert "sqlite3" in sys.modules
+left = {name for name in vars(sys) if name.startswith("last_")}
+[sys.modules["sqlite3"].__file__ in inspect.modulesbyfile, left]
+"""
+    engine().send(Kind.PRELOAD, "", [library])
+    deadline = time.monotonic() + 60
+    while (container := cell(look)[0]).exit_code:  # it is not there yet
+        assert time.monotonic() < deadline
+    assert container.value == [True, set()]
+
+
 def test_workdir_that_is_a_file() -> None:
     with pytest.raises(SetupError, match="chdir"):
         cell("1", workdir="/etc/passwd")
@@ -371,24 +401,6 @@ shell.run_line_magic("docker", "ps --format {{.Names}}")
 """
 
 
-FORK_FROM_A_CELL = """
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-shell.run_line_magic("load_ext", "jupyter_ns")
-shell.user_ns["secret"] = 42
-shell.run_cell("%%container --quiet --state fork\\nsecret + 1")
-print("value", shell.user_ns["_container"].value)
-"""
-
-
-def test_the_last_expression_of_a_fork_made_in_a_cell_is_the_containers() -> None:
-    """A cell in a cell: the notebook's own has set `sys.displayhook` already."""
-    done = subprocess.run([sys.executable, "-c", FORK_FROM_A_CELL], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "value 43" in done.stdout
-    assert not done.stderr
-
-
 def test_a_fork_of_the_kernel_is_made_of_no_blank() -> None:
     done = subprocess.run([sys.executable, "-c", FORK_AFTER_A_PROGRAM], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -407,6 +419,38 @@ def test_a_fork_of_the_kernel_is_made_of_no_blank() -> None:
 def test_who_tampers_with_the_report_ends_as_usual(source: str) -> None:
     container, _ = cell(f"{source}\nprint('ok')")
     assert (container.stdout, container.stderr, container.exit_code) == ("ok\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "told"),
+    [
+        ("", 0, ""),
+        ("os._exit(5)", 5, "exit code 5;"),
+        ("raise SystemExit(4)", 4, "exit code 4;"),
+        ("1 / 0", 125, "has closed descriptor 3"),
+        ("print('nobody reads it')", 125, "has closed descriptor 3"),
+        ("input()", 125, "has closed descriptor 3"),
+        ("display(1)", 125, "has closed descriptor 3"),
+        ("1 + 1", 125, "has closed descriptor 3"),
+    ],
+)
+def test_a_cell_that_has_closed_every_descriptor(ending: str, code: int, told: str) -> None:
+    """It ends with its own exit code; where something had to be sent, the error says why it could not be."""
+    container, _ = cell(f"import os\nos.closerange(0, 4096)\n{ending}")
+    error = error_of(container, raise_error=True)
+    assert (container.exit_code, container.reason) == (code, "exited")
+    assert told in str(error) if told else error is None
+    assert cell("1 + 1")[0].value == 2
+
+
+def test_a_value_that_a_cell_has_cut_off() -> None:
+    container, run = cell("import os\nx = 4\nos.closerange(0, 4096)", cell={"out": ("x",)})
+    assert run.outputs == {} and "has closed descriptor 3" in str(error_of(container, raise_error=True))
+
+
+def test_an_end_without_an_exception_is_an_error_too() -> None:
+    container, _ = cell("import os\nos._exit(1)")
+    assert "exit code 1;" in str(error_of(container, raise_error=True))
 
 
 def test_no_pipe_of_a_cell_can_keep_the_engine(engine: Callable[[], EngineClient]) -> None:

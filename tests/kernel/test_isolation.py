@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from detached import detached
+from processes import soon
 
 from jupyter_ns import Container, namespaces, run
 from jupyter_ns.client import get_client
@@ -194,6 +196,17 @@ def test_init_reaps_and_passes_the_exit_code_on() -> None:
     with_init = run("sh", "-c", script, init=True)
     assert (with_init.stdout, with_init.exit_code) == ("0\n", 7)
     assert run("sh", "-c", "echo $$", init=True).stdout == "2\n"
+
+
+def test_init_has_a_name_that_says_what_it_is() -> None:
+    """And not that of the engine, of which it is a copy."""
+    look = "cat /proc/1/comm; tr '\\0' ' ' < /proc/1/cmdline; echo; ps -o args= -p 1; exec sleep 100"
+    with detached("sh", "-c", look, init=True) as container:
+        for starts in (1, 2):
+            assert soon(lambda: container.logs().count("\n") == 3 * starts)  # noqa: B023
+            assert [line.strip() for line in container.logs().splitlines()] == ["jupyter_ns-init"] * 3 * starts
+            container.stop(timeout=0).start()
+        assert b"jupyter_ns" not in Path(f"/proc/{get_client().pid}/comm").read_bytes()
 
 
 def test_kinds_table_is_the_kernels() -> None:

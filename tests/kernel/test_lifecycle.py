@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from detached import detached
+from ordinary_user import run_as_ordinary_user
 from processes import soon
 
 from jupyter_ns import Container, namespaces, run
@@ -530,6 +531,90 @@ def test_a_terminal_is_one_and_is_controlling() -> None:
     foreground, size, typed = container.stdout.splitlines()
     assert int(foreground) == 1
     assert (size, typed, container.exit_code) == ("40 120", "typed", 0)
+
+
+FIND = (
+    "tty && python3 -S -c 'import os; print(os.ttyname(0), os.ttyname(1), os.ttyname(2))' && "
+    "stat -c %u:%t:%T /dev/pts/0 && echo to its terminal > /dev/tty && echo to the console > /dev/console"
+)
+FOUND = [
+    "/dev/pts/0", "/dev/pts/0 /dev/pts/0 /dev/pts/0", "{uid}:88:0", "to its terminal", "to the console"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"init": True},
+        {"read_only": True},
+        {"user": "1000"},
+        pytest.param({"userns": "private"}, marks=pytest.mark.needs("root", "private")),
+        pytest.param({"userns": "private", "user": "1000"}, marks=pytest.mark.needs("root", "private")),
+    ],
+    ids=str,
+)
+def test_a_terminal_is_found_in_the_containers_own_dev(options: dict[str, Any]) -> None:
+    container = run("sh", "-c", FIND, tty=True, workdir="/", **options)
+    assert container.stdout.splitlines() == [line.format(uid=options.get("user", 0)) for line in FOUND]
+
+
+def test_what_is_typed_at_once_reaches_a_terminal_that_is_opened_later() -> None:
+    typed = "".join(f"line {number}\n" for number in range(2000))  # more than a terminal holds
+    container = run("cat", input=typed, tty=True, workdir="/")
+    assert (container.stdout, container.exit_code) == (typed, 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"), [("read x; echo got $x", "got\n"), ("cat; cat; wc -c; echo end", "0\nend\n")]
+)
+def test_the_end_of_what_is_typed_is_seen_by_each_that_reads(script: str, shown: str) -> None:
+    container = run("sh", input=f"{script}\n", tty=True, workdir="/", timeout=20)
+    assert (container.stdout.rstrip("\n") + "\n", container.reason) == (shown, "exited")
+
+
+def test_a_terminal_of_one_that_is_started_again_and_of_what_enters_it() -> None:
+    def entered() -> str:
+        spec = ContainerSpec(argv=("sh", "-c", "tty; echo entered > /dev/tty; ps -o tt= -p 1"))
+        running = Run(get_client(), spec, Sink())
+        running.enters(container.id, argv=["sh", "-c", spec.argv[-1]], tty=True)
+        return running.execute(stdin=b"").stdout
+
+    with detached("sh", "-c", "tty; exec sleep 100", tty=True) as container:
+        for starts in (1, 2):
+            assert soon(lambda: container.logs() == "/dev/pts/0\n" * starts)  # noqa: B023
+            assert entered().split() == ["/dev/pts/1", "entered", "pts/0"]
+            container.stop(timeout=0).start()
+
+
+USER = """
+from jupyter_ns import run
+for options in ({}, {"userns": "private"}):
+    container = run("sh", "-c", "tty; echo typed > /dev/tty; stat -c %u /dev/console", tty=True, workdir="/", **options)
+    print(container.stdout.split())
+"""
+
+
+@pytest.mark.needs("root", "userns")
+def test_a_terminal_of_an_ordinary_users_container() -> None:
+    assert run_as_ordinary_user(USER) == ["['/dev/pts/0', 'typed', '0']"] * 2
+
+
+def test_without_a_mount_namespace_the_terminal_is_one_of_the_hosts() -> None:
+    container = run("sh", "-c", "tty; echo typed > /dev/tty", tty=True, without="mount", workdir="/")
+    found, typed = container.stdout.splitlines()
+    assert found.startswith("/dev/pts/") and typed == "typed"
+
+
+def test_no_terminal_is_opened_in_what_a_container_has_in_place_of_its_own() -> None:
+    script = "mount -t tmpfs none /dev/pts && mkfifo /dev/pts/ptmx && echo ready; sleep 100"
+    with detached("sh", "-c", script, privileged=True) as container:
+        assert soon(lambda: container.logs() == "ready\n")
+        running = Run(get_client(), ContainerSpec(argv=("true",)), Sink())
+        running.enters(container.id, argv=["true"], tty=True)
+        with pytest.raises(UsageError, match="docker exec -t: no terminal can be opened"):
+            running.execute(stdin=b"")
+        assert container.exec("true").exit_code == 0
 
 
 # ---- events, interrupts ----

@@ -16,7 +16,7 @@ from jupyter_ns.cgroups import sampler
 from jupyter_ns.client import EngineClient, get_client
 from jupyter_ns.errors import ContainerOOMError, UnsupportedError, UsageError
 from jupyter_ns.frontend import cgroup as cgroup_magic
-from jupyter_ns.frontend.card import one_line
+from jupyter_ns.frontend.card import final_bundle, one_line
 from jupyter_ns.frontend.magics import parse_words
 from jupyter_ns.frontend.outcome import error_of
 from jupyter_ns.option_examples import EXAMPLES
@@ -228,6 +228,20 @@ def test_a_child_that_may_more_dies_at_its_parent_s_limit(group: Callable[..., s
     error = error_of(container, raise_error=True)
     assert isinstance(error, ContainerOOMError)
     assert "the limit of --cgroup-parent lab, 32MiB, was hit; its own limit is 256MiB" in str(error)
+    card, _ = final_bundle(container)
+    for words in ("out of memory at the limit of --cgroup-parent lab", "memory of --cgroup-parent lab: 32MiB"):
+        assert words in card["text/plain"] and words in card["text/html"]
+
+
+@pytest.mark.needs("controller:memory")
+def test_one_that_goes_on_by_itself_tells_whose_limit_it_was_too(group: Callable[..., str]) -> None:
+    lab = group("lab", memory_bytes=32 * MIB)
+    container = run("sh", "-c", EAT.format("80m", "80m"), cgroup_parent=lab, memory="256m", detach=True)
+    assert container.wait() == 137
+    assert container.reload().oom_limit == ("lab", 32 * MIB)
+    container.start().wait()
+    assert container.reload().oom_limit == ("lab", 32 * MIB)
+    container.remove()
 
 
 @pytest.mark.needs("controller:memory")

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import missing
+from ordinary_user import ordinary_user
 from processes import children_of, sleepers, soon, state_of
 
 from jupyter_ns import Container, run
@@ -526,6 +527,134 @@ def test_mounts_that_come_and_go_are_followed() -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == f"{['cat: …/mounted: No such file or directory' + chr(10), 'here', 'here']} 2\n"
+
+
+ATTRIBUTES = """
+import os, subprocess, sys
+from jupyter_ns import run
+options = {"1777": "mode=1777", "700": "mode=0700", "2750": "mode=2750,uid=1000,gid=1001"}
+options["far"] = "mode=0711,uid=99999999"
+places = {name: f"{sys.argv[1]}/{name}" for name in options}
+for name, place in places.items():
+    os.mkdir(place)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options[name], "none", place], check=True)
+notebook = f"{sys.argv[2]}/notebook"
+os.mkdir(notebook)
+os.chown(notebook, 1000, 1001)
+os.chmod(notebook, 0o2700)
+asked = ["/", *places.values(), notebook]
+def stat(*program, **options):
+    ended = run(*program, "stat", "-c", "%a %u %g", *asked, workdir=notebook, **options)
+    assert not ended.changes
+    return ended.stdout.splitlines()
+outside = subprocess.run(["stat", "-c", "%a %u %g", *asked], capture_output=True, text=True).stdout.splitlines()
+print(outside[1:], stat() == outside, stat(read_only=True) == outside)
+# The map of --userns private has no ID for one of the owners.
+print([line for line in stat(userns="private") if line not in outside])
+script = f"touch {places['1777']}/x {places['2750']}/x x && cat {places['700']}/x"
+ended = run("sh", "-c", script, user="1000", workdir=notebook)
+print(sum(change.kind == "A" for change in ended.changes), ended.stderr.split(": ")[-1], end="")
+"""
+
+
+@pytest.mark.needs("root", "private")
+def test_mounts_and_the_notebooks_directory_keep_mode_and_owner() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place, tempfile.TemporaryDirectory(dir="/tmp") as hidden:
+        for directory in (place, hidden):
+            os.chmod(directory, 0o755)
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", ATTRIBUTES, place, hidden],
+            capture_output=True, text=True, check=False, cwd="/",
+        )  # fmt: skip
+    assert done.stderr == ""
+    outside, private, written = done.stdout.splitlines()
+    assert outside == "['1777 0 0', '700 0 0', '2750 1000 1001', '711 99999999 0', '2700 1000 1001'] True True"
+    assert private == "['711 0 0']"
+    assert written == "3 Permission denied"
+
+
+BELOW_TMP = """
+import sys
+from jupyter_ns import run
+from jupyter_ns.client import get_client
+from jupyter_ns.runner import Cell, Run, Sink
+from jupyter_ns.spec import ContainerSpec
+notebook = sys.argv[1] + "/notebook"
+script = "pwd; ls; cat data/x; echo; touch own data/own 2>&1 | cut -d: -f3 | cut -c 2-"
+for options in ({}, {"userns": "private"}, {"volume": f"{notebook}:{notebook}"}):
+    ended = run("sh", "-c", script, workdir=notebook, **options)
+    said = [line.replace(notebook, "…") for line in ended.weakened if notebook in line]
+    print(*ended.stdout.replace(notebook, "…").splitlines(), said)
+spec = ContainerSpec(python=True, workdir=notebook)
+ended = Run(get_client(), spec, Sink()).execute(cell=Cell(source="open('here').read()"))
+print(ended.value, run("sh", "-c", "touch new && ls", workdir=f"{notebook}/sub").stdout.split())
+"""
+
+
+@pytest.mark.needs("root", "userns")
+def test_an_ordinary_users_notebook_below_tmp_with_mounts_below_it() -> None:
+    """What a mount covers is not to be seen by who may not take it away: so no overlay shows the directory alone."""
+    mounts = ("mount --bind $HOME/notebook/elsewhere $HOME/notebook/data", "mount -t proc proc $HOME/notebook/proc")
+    with ordinary_user(mounts) as (directory, run):
+        notebook = directory / "notebook"
+        for name in ("data", "sub", "proc", "elsewhere"):
+            (notebook / name).mkdir(parents=True)
+            (notebook / name).chmod(0o777)
+        notebook.chmod(0o777)
+        (notebook / "here").write_text("a file")
+        (notebook / "elsewhere/x").write_text("mounted")
+        done = run(BELOW_TMP, directory)
+        assert sorted(path.name for path in notebook.rglob("own")) == ["own", "own"]  # by way of the volume
+    assert done.stderr == ""
+    reason = "…/data is mounted below it, and an ordinary user may show both only together"
+    weakened = [f"… is read-only inside: {reason}; -v …:… gives it as it is"]
+    seen = "… data elsewhere here proc sub mounted"
+    refused = f"{seen} Read-only file system Read-only file system {weakened}"
+    assert done.stdout.splitlines() == [refused, refused, f"{seen} []", "a file ['new']"]
+
+
+@pytest.mark.needs("root")
+def test_roots_notebook_below_tmp_has_its_mounts(tmp_path: Path) -> None:
+    """Copy-on-write too, where that can be; in a mount namespace of its own, which goes with the script."""
+    for name in ("notebook/data", "notebook/ro", "notebook/proc"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "notebook/file").touch()
+    (tmp_path / "other").write_text("mounted")
+    script = """
+    cd $0/notebook
+    mount -t tmpfs -o mode=0700 data data && echo x > data/x
+    mount -t tmpfs ro ro && echo y > ro/y && mount -o remount,ro ro
+    mount -t proc proc proc
+    mount --bind ../other file
+    exec $1 -c "$2"
+    """
+    source = """
+from os import listdir
+from jupyter_ns import run
+command = "cat data/x ro/y file; stat -c ' %a' data; ls proc/version; for d in data ro; do echo > $d/new && ls $d; done"
+ended = run("sh", "-c", command)
+print(*ended.stdout.split(), *(f"{c.kind} {c.path}" for c in ended.changes), *listdir("data"), *ended.weakened, sep="|")
+"""
+    command = ["unshare", "-m", "sh", "-ec", script, str(tmp_path), sys.executable, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    said = done.stdout.replace(f"{tmp_path}/notebook/", "").strip().split("|")
+    assert said[:8] == ["x", "y", "mounted", "700", "proc/version", "new", "x", "A data/new"]
+    assert said[8] == "x"  # on the host
+    readonly = {"file": "it is a mounted file", "proc": "it is proc", "ro": "it is so on the host"}
+    assert sorted(said[9:]) == [
+        f"{path} is read-only inside: {why}; -v {path}:{path} gives it as it is" for path, why in readonly.items()
+    ]
+
+
+def test_an_error_names_the_entry_point() -> None:
+    with pytest.raises(ContainerExitError, match="'/nosuch sh' ended with exit code 127"):
+        run("sh", entrypoint="/nosuch", check=True)
+
+
+def test_a_volume_where_nothing_can_be_made_says_so() -> None:
+    with pytest.raises(SetupError, match="nothing can be made there"):
+        run("true", volume="/etc/hostname:/proc/1/x")
 
 
 # ---- a defect of ours ----

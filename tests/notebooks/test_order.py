@@ -62,3 +62,28 @@ def test_text_and_displays_keep_their_order(tmp_path: Path, monkeypatch: pytest.
     each = [line for n in range(40) for line in (f"{n}", f"'{n}'")]
     assert python == ["before", *each, "last", "'value'", "card", "after"]
     assert captured == ["inside 1 True True"]
+
+
+FORKED = """%%container --state fork
+known + 1"""
+CLOSED = """%%container{}
+import os
+os.closerange(0, 4096)
+{}"""
+
+
+@pytest.mark.notebooks
+def test_what_a_cell_ends_with_is_shown_or_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(jupyter_ns.__file__).parents[1]))
+    cells = ["%load_ext jupyter_ns\nknown = 41", FORKED, "_container.value"]
+    endings = ("5", "1 / 0", "raise SystemExit(4)")
+    cells += [CLOSED.format(option, ending) for option in ("", " --state fork") for ending in endings]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in [*cells, "known"]])
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=120, resources=resources, allow_errors=True).execute()
+    assert [shown(cell) for cell in notebook.cells[1:3]] == [["42", "card"], ["42"]]
+    errors = [[o.evalue for o in cell.outputs if o.output_type == "error"] for cell in notebook.cells[3:-1]]
+    assert [len(found) for found in errors] == [1] * len(errors)
+    lost, code = "has closed descriptor 3", "exit code 4;"
+    assert all(words in found[0] for words, found in zip([lost, lost, code] * 2, errors, strict=True))
+    assert shown(notebook.cells[-1]) == ["41"]

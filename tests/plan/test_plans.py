@@ -97,6 +97,7 @@ CASES: dict[str, tuple[ContainerSpec, HostFacts, PlanInputs]] = {
         replace(INPUTS, endpoints=(ENDPOINT,)),
     ),
     "rootless": (SHELL, ROOTLESS, INPUTS),
+    "tty": (replace(SHELL, tty=True), FACTS, INPUTS),
     "private": (
         ContainerSpec(argv=("sh",), workdir="/root", userns="private", mounts=(VOLUME, SCRATCH)),
         FACTS,
@@ -137,6 +138,7 @@ ENTERING = {
     "exec-rootless": exec_plan(ContainerSpec(argv=("id",), workdir="/"), ROOTLESS, JOIN),
     "exec-python": exec_plan(ContainerSpec(python=True, workdir="/"), FACTS, JOIN),
     "restart": restart_plan(SHELL, FACTS, JOIN),
+    "restart-tty": restart_plan(replace(SHELL, tty=True), FACTS, JOIN),
     "restart-rootless": restart_plan(SHELL, ROOTLESS, JOIN),
     "restart-private": restart_plan(ContainerSpec(argv=("sh",), userns="private"), FACTS, JOIN),
     "restart-rootless-private": restart_plan(

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from jupyter_ns.container import Change, Container
+from jupyter_ns.container import Change, Container, OOMLimit
 from jupyter_ns.frontend import card, sliders, words
 from jupyter_ns.frontend.svg import sparklines
 from jupyter_ns.frontend.tables import change_list, namespace_table
@@ -106,6 +106,15 @@ class Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_a_limit_that_is_not_its_own_has_its_owner_s_name(ended: Container) -> None:
+    assert "limit of" not in card.final_bundle(ended)[0]["text/plain"]
+    ended.oom_limit = OOMLimit(f"/user.slice/{EVIL}", 64 * MIB)
+    data, _ = card.final_bundle(ended)
+    assert "out of memory at the limit of the cgroup /user.slice/" in data["text/plain"].splitlines()[0]
+    assert "of the cgroup /user.slice/" in Tags(data["text/html"]).text
+    assert all("64MiB" in text for text in data.values())
 
 
 def svg_of(usage: Usage, limits: Limits = LIMITS) -> ElementTree.Element:
