@@ -67,7 +67,7 @@ class ContainerMagics(Magics):  # type: ignore[misc]
         from .expansion import expand
 
         line = expand(self.shell, line)
-        with self._shown("%%container: "):
+        with self._shown("%container: " if cell is None else "%%container: "):
             if cell is None:
                 from . import subcommands
 

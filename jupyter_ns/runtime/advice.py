@@ -22,6 +22,7 @@ _BY_OP: dict[Op, dict[int, str]] = {
     Op.MKDIR: {
         errno.EROFS: "the place is on a read-only file system",
         errno.ENOTDIR: "a part of the path is a file",
+        errno.ENOENT: "directories cannot be made in this file system (/proc, /sys); choose another place",
     },
     Op.MKNOD: {
         errno.ENOENT: "nothing can be made there, for instance in /proc or /sys; give another destination",

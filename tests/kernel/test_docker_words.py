@@ -63,7 +63,7 @@ def test_inspect_shows_what_there_is(docker: Docker, capsys: pytest.CaptureFixtu
 def test_the_library_says_it_plainly(docker: Docker) -> None:
     with pytest.raises(ContainerError, match=r"^No such container: none$"):
         ask("inspect", of="none")
-    with pytest.raises(UsageError, match=r"^%%container: No such container: none$"):
+    with pytest.raises(UsageError, match=r"^%container: No such container: none$"):
         docker("logs none", magic="container")
 
 
