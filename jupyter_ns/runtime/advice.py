@@ -17,18 +17,15 @@ _MOUNT = {
     errno.ELOOP: "overlay file systems are stacked more than two deep here",
     errno.EROFS: "the place is on a read-only file system",
 }
+_PLACE = {
+    errno.EROFS: "the place is on a read-only file system",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.ENOENT: "nothing can be made there, for instance in /proc or /sys; give another destination",
+}
 _BY_OP: dict[Op, dict[int, str]] = {
     Op.MOUNT: _MOUNT,
-    Op.MKDIR: {
-        errno.EROFS: "the place is on a read-only file system",
-        errno.ENOTDIR: "a part of the path is a file",
-        errno.ENOENT: "directories cannot be made in this file system (/proc, /sys); choose another place",
-    },
-    Op.MKNOD: {
-        errno.ENOENT: "nothing can be made there, for instance in /proc or /sys; give another destination",
-        errno.EROFS: "the place is on a read-only file system",
-        errno.EEXIST: "something of another kind is there already",
-    },
+    Op.MKDIR: _PLACE,
+    Op.MKNOD: _PLACE,
     Op.CHDIR: {
         errno.ENOENT: "the working directory does not exist inside; give another with --workdir",
         errno.ENOTDIR: "the working directory is a file",

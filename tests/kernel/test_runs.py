@@ -376,7 +376,7 @@ def test_workdir_that_is_a_file_is_a_setup_error_with_its_step() -> None:
 
 
 def test_a_place_that_cannot_be_made_says_why() -> None:
-    with pytest.raises(SetupError, match="choose another place") as caught:
+    with pytest.raises(SetupError, match="give another destination") as caught:
         run("true", tmpfs=["/proc/none"])
     assert "mkdir" in caught.value.call
     assert caught.value.option.startswith("--tmpfs")
