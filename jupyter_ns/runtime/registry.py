@@ -207,7 +207,7 @@ class Registry:
             return False
         record.error = str(failure)
         self._answer(record, "start", error=failure)
-        self._end(record, 128)
+        self._end(record, 128, time.time())
         return record.id in self.records
 
     def ended(self, made: Supervised, summary: dict[str, Any]) -> bool:
@@ -224,16 +224,16 @@ class Registry:
             record.usage.append(summary["sample"])
         record.summary = {k: summary[k] for k in ("wall_seconds", "peak", "reason", "oom_limit")}
         if record.oom_killed:
-            self.event(record, "oom")
+            self.event(record, "oom", summary["finished_s"])
             if record.life.detach:
                 self.mark(record, "oom")
-        self._end(record, summary["exit_code"])
+        self._end(record, summary["exit_code"], summary["finished_s"])
         return record.id in self.records
 
-    def _end(self, record: Record, code: int) -> None:
-        ran_s = time.time() - record.started_s
-        record.state, record.exit_code, record.finished_s = "exited", code, time.time()
-        self.event(record, "die", exitCode=str(code), execDuration=str(int(ran_s)))
+    def _end(self, record: Record, code: int, at_s: float) -> None:
+        ran_s = at_s - record.started_s
+        record.state, record.exit_code, record.finished_s = "exited", code, at_s
+        self.event(record, "die", at_s, exitCode=str(code), execDuration=str(int(ran_s)))
         for follower in record.followers:
             self.engine.tell(Kind.REPLY, follower, code)
         record.followers.clear()
@@ -241,7 +241,7 @@ class Registry:
         if record.start_again or (not record.removing and self._policy_restarts(record)):
             self._restart_later(record, ran_s)
         elif record.removing or record.life.remove:
-            self._drop(record)  # whoever reaped it disposes of it
+            self._drop(record, at_s)  # whoever reaped it disposes of it
 
     def _policy_restarts(self, record: Record) -> bool:
         policy, _, most = record.spec.restart.partition(":")
@@ -282,10 +282,10 @@ class Registry:
             process.record = None
             process.kill("killed")
 
-    def _drop(self, record: Record) -> None:
+    def _drop(self, record: Record, at_s: float | None = None) -> None:
         self.records.pop(record.id, None)
         self._names.pop(record.name, None)
-        self.event(record, "destroy")
+        self.event(record, "destroy", at_s)
         self._answer(record, "removed")
         record.process.record = None  # the engine collects no cycles
         record.process.volumes = self.volumes_of(record)
@@ -326,10 +326,10 @@ class Registry:
 
     # ---- events, time ----
 
-    def event(self, record: Record, action: str, **attributes: str) -> None:
-        """Note an event, and tell those who follow."""
+    def event(self, record: Record, action: str, at_s: float | None = None, **attributes: str) -> None:
+        """Note an event, of now or of when the kernel was told of it, and tell those who follow."""
         event = {
-            "time_s": time.time(),
+            "time_s": time.time() if at_s is None else at_s,
             "action": action,
             "id": record.id,
             "attributes": {"image": record.life.image, "name": record.name, **dict(record.spec.labels), **attributes},
