@@ -74,8 +74,9 @@ TARGETS: tuple[Target, ...] = (
     Target(text="engine, request to result ÷ bwrap", row=engine.ON_DEMAND, baseline=commands.BWRAP, at_most=0.8),
     Target(text="engine ÷ crun", row=engine.ON_DEMAND, baseline=commands.CRUN, at_most=0.25),
     Target(text="engine ÷ C floor", row=engine.ON_DEMAND, baseline=resident.FLOOR_REAPED, at_most=1.5),
-    Target(text="engine, parked ÷ bwrap", row=engine.PARKED, baseline=commands.BWRAP, at_most=0.3),
-    Target(text="engine alone, parked ÷ bwrap", row=engine.ALONE, baseline=commands.BWRAP, at_most=0.3),
+    Target(text="engine alone, parked, to reaped ÷ bwrap", row=engine.REAPED, baseline=commands.BWRAP, at_most=0.3),
+    Target(text="engine alone, parked, to end heard ÷ bwrap", row=engine.HEARD, baseline=commands.BWRAP, at_most=0.3),
+    Target(text="`run()`, parked ÷ bwrap", row=engine.PARKED, baseline=commands.BWRAP, at_most=0.3),
     Target(
         text="shell cell: kernel with a large heap ÷ empty kernel",
         row=scale.HEAP_FULL,

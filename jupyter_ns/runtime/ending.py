@@ -32,7 +32,7 @@ def summary_of(c: Supervised) -> dict[str, Any]:
         "exec_errno": c.exec_errno,
         "reason": c.reason or ("killed" if killed else "exited"),
         "wall_seconds": time.monotonic() - c.started,
-        "finished_s": time.time(),
+        "finished_s": c.finished_s,
         "sample": sample,
         "peak": [peak, source],
         "changes": changes,

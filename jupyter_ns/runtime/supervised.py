@@ -95,6 +95,8 @@ class Supervised:
     sampled: float = 0.0
     due: float = 0.0
     """When the engine looks at it next (`Engine.schedule`)."""
+    finished_s: float = 0.0
+    """When its PID 1 was reaped, or its cell said that it is done: `time.time`."""
     kill_at: float | None = None
     reason: str = ""
     status: int | None = None
@@ -461,7 +463,7 @@ class Supervised:
 
     def on_exit(self, status: int) -> None:
         """PID 1 has been reaped with this wait status."""
-        self.status = status
+        self.status, self.finished_s = status, time.time()
         with self.contained():
             if "pid" not in self.namespaces or "pid" in self.spec.without or "pid" in self.spec.joined:
                 self.cgroup.kill()  # without a PID namespace, nothing else ends what it started
@@ -483,6 +485,7 @@ class Supervised:
         alone = self.state == "running" and not (self.reason or self.engine.is_behind) and self.sampler.tasks() == 1
         if alone and self.streams.read_out():  # else the cell has made a pipe larger
             self.said_code, self.leaving, self.state = code & 0xFF, True, "ended"
+            self.finished_s = time.time()
             self.engine.stop(self)  # who says so ends
             self.streams.drain()
         self.streams.close_one("report")  # which the process waits for
