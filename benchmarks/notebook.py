@@ -69,18 +69,12 @@ def candidates(space: Workspace, *, image: str, pandas_image: str) -> Iterator[l
         def row(name: str, code: str, *, missing: str = "", note: str = "") -> Candidate:
             return Candidate(name=name, run=None if missing else shell.timed(code), missing=missing, note=note)
 
+        def command(name: str, argv: list[str], missing: str) -> Candidate:
+            return row(name, f"!{shlex.join(argv)}\nassert not _exit_code", missing=missing)  # IPython does not mind
+
         bwrap = Candidate(name=BASH_BWRAP, missing="not installed")
         if shutil.which("bwrap"):
             bwrap = row(BASH_BWRAP, f"%%bash\n{shlex.join(bwrap_argv(space))}")
-
-        def command(name: str, argv: list[str], missing: str) -> Candidate:
-            def run() -> float:
-                seconds = shell.run("!" + shlex.join(argv)).seconds
-                shell.run("assert not _exit_code")  # which IPython does not do
-                return seconds
-
-            return Candidate(name=name, run=None if missing else run, missing=missing)
-
         pandas = docker_argv("docker", pandas_image, "python3", "-c", "import pandas")
         yield [
             row(EMPTY, ""),

@@ -288,7 +288,7 @@ class EngineClient:
 
     def _has_turn(self, done: Callable[[], bool], left: float | None, wake_fds: Sequence[int]) -> bool:
         """Get the turn to read, or sleep until there is something to look at; return whether we have it."""
-        if self._turns.take():
+        if self._turns.take():  # as nearly always: what follows is for several threads
             return True
         waiting = _Waiting(done)
         if self._turns.take(waiting):

@@ -174,8 +174,7 @@ def probe_private(facts: HostFacts) -> HostFacts:
             )
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
             mounts = visible_mounts(parse_mountinfo(f.read()))
-        overlay = partial(try_layers, base, layer)
-        taken, hidden = (tuple(submounts(mounts, overlay, hidden=which)) for which in (False, True))
+        taken, hidden = submounts(mounts, partial(try_layers, base, layer))
         return replace(facts, submounts=taken, hidden=hidden)
     finally:
         os.close(fd)

@@ -144,6 +144,7 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         staging = [d for d in staging if d not in full]
     elif not overlay_error and any(m.path == "/" and m.fstype == "hostfs" for m in mounts):
         overlay_error = _opening_fails(base, layer(0, "/"))
+    taken, hidden = submounts(mounts, overlay)
     pid_net = BY_NAME["pid"].flag | BY_NAME["network"].flag | NEWNS
     return HostFacts(
         kernel=os.uname().release,
@@ -171,8 +172,8 @@ def probe(*, rootless: bool, uid: int, gid: int, id_ranges: bool, cgroup: Cgroup
         ),
         keyring_error=attempt([Step(Op.KEYRING)]),
         root=Attributes.of("/"),
-        submounts=(*parts, *submounts(mounts, overlay)),
-        hidden=tuple(submounts(mounts, overlay, hidden=True)),
+        submounts=(*parts, *taken),
+        hidden=hidden,
         root_entries=tuple(entries),
         masked=tuple(_existing(masked_paths(range(os.cpu_count() or 1)))),
         readonly_paths=tuple(_existing(p.path for p in READONLY_PATHS)),
@@ -217,35 +218,38 @@ def _opening_fails(base: list[Step], layer: Sequence[Step]) -> str:
     return f"nothing can be opened in an overlay of hostfs: {failed}" if failed else ""
 
 
-def submounts(mounts: Iterable[MountEntry], overlay: Overlay, *, hidden: bool = False) -> Iterable[Submount]:
-    """List the mounts that a container takes over, or those that are `hidden` by what it has for itself."""
+def submounts(mounts: Iterable[MountEntry], overlay: Overlay) -> tuple[tuple[Submount, ...], tuple[Submount, ...]]:
+    """Return the mounts that a container takes over, and those that are hidden by what it has for itself."""
     entries = list(mounts)
     parents = {path for m in entries for path in parents_of(m.path)}
-    layers: dict[tuple[str, str, bool], str] = {}
-    found: list[tuple[MountEntry, tuple[str, str, bool] | None, str]] = []
+    layers: dict[tuple[str, str, bool, bool], str] = {}
+    found: list[tuple[bool, MountEntry, tuple[str, str, bool, bool] | None, str]] = []
     for m in entries:
-        places = [own for own in OWN_DIRECTORIES if is_below(m.path, own)]
+        hidden = any(is_below(m.path, own) for own in OWN_DIRECTORIES)
         pseudo = m.fstype in PSEUDO_FILESYSTEMS
-        if m.path == "/" or hidden != bool(places) or (pseudo and (not hidden or m.path in OWN_DIRECTORIES)):
+        if m.path == "/" or (pseudo and (not hidden or m.path in OWN_DIRECTORIES)):
             continue
         try:
             is_dir = stat.S_ISDIR(os.stat(m.path).st_mode)
         except OSError:
             continue  # below a directory that is closed to us
         if pseudo:
-            found.append((m, None, f"it is {m.fstype}"))
+            found.append((hidden, m, None, f"it is {m.fstype}"))
         elif not is_dir:
-            found.append((m, None, "it is a mounted file"))
+            found.append((hidden, m, None, "it is a mounted file"))
         elif m.readonly:
-            found.append((m, None, ""))
+            found.append((hidden, m, None, ""))
         else:
-            key = (m.fstype, m.device, m.path in parents)
+            key = (m.fstype, m.device, m.path in parents, hidden)
             layers.setdefault(key, m.path)
-            found.append((m, key, ""))
+            found.append((hidden, m, key, ""))
     verdicts = dict(zip(layers, overlay(list(layers.values())), strict=True))
-    for m, tried, reason in found:
+    sorted_out: tuple[list[Submount], list[Submount]] = [], []
+    for hidden, m, tried, reason in found:
         why = verdicts[tried] if tried else reason
-        yield Submount(m.path, "overlay" if tried and not why else "bind", why, Attributes.of(m.path))
+        how = "overlay" if tried and not why else "bind"
+        sorted_out[hidden].append(Submount(m.path, how, why, Attributes.of(m.path)))
+    return tuple(sorted_out[False]), tuple(sorted_out[True])
 
 
 def _split_root(

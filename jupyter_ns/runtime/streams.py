@@ -178,7 +178,6 @@ class Streams:
 
     def take_terminal(self, master: int) -> None:
         """Have our end of the terminal, which is there now, be that of the streams."""
-        os.set_blocking(master, False)
         self._ends.stdin, self._ends.stdout = os.dup(master), master
         self._flush_stdin()
 

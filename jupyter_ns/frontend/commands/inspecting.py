@@ -25,7 +25,7 @@ def docker_json(data: Mapping[str, Any]) -> dict[str, Any]:
         The answer to ``inspect``.
     """
     spec = ContainerSpec.from_dict(dict(data["spec"]))
-    argv: list[str] = [*([spec.entrypoint] if spec.entrypoint else []), *data["argv"]]
+    argv = list(spec.command) or data["argv"]
     return {
         "Id": data["id"],
         "Created": rfc3339(data["created_s"]),
